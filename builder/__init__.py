@@ -1,0 +1,1 @@
+"""From matrix.yaml to a digest: everything on the host that makes images."""

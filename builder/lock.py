@@ -1,0 +1,239 @@
+"""Rows -> locks: what exactly an image installs, by hash.
+
+A row has two files under locks/: `<id>.txt`, what the package index serves, resolved by uv; and
+`<id>.json`, what lies elsewhere (TensorRT's libraries, flash-attn wheels, PyTorch's CPU wheels, a
+source archive, the base image), each with its hash and how well that hash is known. The second file
+also keeps the values of matrix.yaml that the lock was made from, so that a stale lock is noticed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import uv
+from pydantic import BaseModel, ConfigDict
+
+from builder.artifacts import ArtifactLock, artifacts_of
+from builder.errors import Finding, InvalidInput, SourceUnreachable
+from builder.known import Known, known_artifacts
+from builder.records import Record, read_record, write_atomic, write_record
+from builder.requirements import Locked, parse_lock
+from builder.spec import ImageSpec
+
+__all__ = [
+    "ArtifactLock",
+    "BaseLock",
+    "Lock",
+    "LockRecord",
+    "load_lock",
+    "lock_inputs",
+    "make_lock",
+]
+
+_GLIBC = {"bookworm": "2_36", "trixie": "2_40"}
+# The image has no display: the headless build of OpenCV replaces the one that needs libGL.
+_OVERRIDES = "opencv-python ; sys_platform == 'never'\n"
+
+
+class BaseLock(BaseModel):
+    """The base image where a registry answers; elsewhere it is made from Debian packages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: str
+    repository: str
+    digest: str
+    status: str
+
+
+class LockRecord(Record):
+    """`locks/<id>.json`."""
+
+    row: str
+    inputs: dict[str, str]
+    base: BaseLock
+    artifacts: tuple[ArtifactLock, ...]
+
+
+class Lock(BaseModel):
+    """Both files of one row; `text` is the hash lock as committed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    record: LockRecord
+    text: str
+
+    def entries(self) -> tuple[Locked, ...]:
+        """The distributions that come from the package index."""
+        return parse_lock(self.text)
+
+
+def lock_inputs(row: ImageSpec) -> dict[str, str]:
+    """The values of a row that decide its lock; a difference means that the lock is stale."""
+    stack = row.stack
+    tensorrt = stack.tensorrt
+    return {
+        "platform": row.platform,
+        "suite": stack.suite,
+        "python": stack.python,
+        "cuda": stack.cuda or "",
+        "index": stack.index,
+        "torch": stack.torch,
+        "torchvision": stack.torchvision,
+        "tensorrt": f"{tensorrt.package}=={tensorrt.version}" if tensorrt else "",
+        "onnxruntime": stack.onnxruntime,
+        "flash_attn": row.flash_attn.version if row.flash_attn else "",
+        "distribution": row.distribution,
+        "ultralytics": row.ultralytics,
+        "archive": row.archive.url if row.archive else "",
+        "requirements": " ".join(row.requirements),
+    }
+
+
+def load_lock(folder: Path, row: ImageSpec) -> Lock:
+    """Return the lock of `row`; InvalidInput when it is absent, damaged, or stale."""
+    todo = f"Run: python3 build.py lock {row.id}"
+    path = folder / f"{row.id}.json"
+    record = read_record(path, LockRecord)
+    text_path = folder / f"{row.id}.txt"
+    if record is None or not text_path.exists():
+        raise InvalidInput(Finding(place=row.id, what="has no lock", todo=todo))
+    stale = [
+        f"{key}: matrix has {value!r}, lock has {record.inputs.get(key, '')!r}"
+        for key, value in lock_inputs(row).items()
+        if record.inputs.get(key) != value
+    ]
+    if stale:
+        raise InvalidInput(
+            *(Finding(place=str(path), what=f"stale lock: {line}", todo=todo) for line in stale)
+        )
+    text = text_path.read_text(encoding="utf-8")
+    try:
+        parse_lock(text)
+    except ValueError as error:
+        raise InvalidInput(Finding(place=str(text_path), what=str(error), todo=todo)) from error
+    return Lock(record=record, text=text)
+
+
+def make_lock(
+    folder: Path,
+    row: ImageSpec,
+    *,
+    environment: Mapping[str, str],
+    upgrade: Sequence[str] = (),
+    talk: Callable[[str], None],
+) -> Lock:
+    """Resolve `row` and write its two files; what was locked before stays unless upgraded."""
+    text_path = folder / f"{row.id}.txt"
+    talk(f"{row.id}: resolving")
+    resolved = _compile(row, _preferences(folder, row), upgrade, environment)
+    known = known_artifacts()
+    record = LockRecord(
+        row=row.id,
+        inputs=lock_inputs(row),
+        base=_base(row, known),
+        artifacts=tuple(artifacts_of(row, known)),
+    )
+    write_atomic(text_path, resolved)
+    write_record(folder / f"{row.id}.json", record)
+    for artifact in record.artifacts:
+        if artifact.sha256 is None:
+            talk(f"{row.id}: {artifact.name} {artifact.version} stays unresolved: {artifact.url}")
+    return Lock(record=record, text=resolved)
+
+
+def _preferences(folder: Path, row: ImageSpec) -> str:
+    """Earlier pins: the row's own, else a sibling's, so that rows of a stack share layers."""
+    own = folder / f"{row.id}.txt"
+    siblings = sorted(folder.glob(f"*-{row.stack.name}.txt"))
+    for path in (own, *siblings):
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    return ""
+
+
+def _requirements(row: ImageSpec) -> Iterable[str]:
+    yield f"torch=={row.stack.torch}"
+    yield f"torchvision=={row.stack.torchvision}"
+    yield row.stack.onnxruntime
+    yield f"ultralytics=={row.ultralytics}"
+    yield from row.requirements
+    if row.flash_attn is not None:
+        yield "einops"  # flash-attn's only dependency beside torch
+    if row.stack.tensorrt is not None:
+        yield f"{row.stack.tensorrt.package}-bindings=={row.stack.tensorrt.version}"
+    if row.stack.tensorrt is not None or row.archive is not None:
+        yield "setuptools"  # builds TensorRT's metapackage and the source archive, in the image
+
+
+def _compile(
+    row: ImageSpec, preferences: str, upgrade: Sequence[str], environment: Mapping[str, str]
+) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        (work / "in.txt").write_text("".join(f"{line}\n" for line in _requirements(row)))
+        (work / "overrides.txt").write_text(_OVERRIDES)
+        (work / "out.txt").write_text(preferences)
+        argv = [
+            uv.find_uv_bin(), "pip", "compile", "in.txt", "--override", "overrides.txt",
+            "--output-file", "out.txt", "--python-version", row.stack.python,
+            "--python-platform", f"x86_64-manylinux_{_GLIBC[row.stack.suite]}",
+            "--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate",
+            "--quiet",
+        ]  # fmt: skip
+        argv += [word for package in upgrade for word in ("--upgrade-package", package)]
+        done = subprocess.run(
+            argv,
+            cwd=work,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise _resolution_error(row, done.stderr)
+        text = (work / "out.txt").read_text(encoding="utf-8")
+    kept = [entry for entry in parse_lock(text) if _from_index(row, entry.name)]
+    header = f"# Written by: python3 build.py lock {row.id}\n"
+    return header + "".join(f"{entry}\n" for entry in kept)
+
+
+def _from_index(row: ImageSpec, name: str) -> bool:
+    """Whether the image takes `name` from the package index."""
+    if row.archive is not None and name == "ultralytics":
+        return False
+    if row.stack.index == "pypi":
+        return True
+    # The index's torch is a CUDA build; the CPU one lies on PyTorch's index and needs none of it.
+    cuda = name.startswith("nvidia-") and name != "nvidia-ml-py"
+    return not cuda and name not in {"torch", "torchvision", "triton"}
+
+
+def _resolution_error(row: ImageSpec, stderr: str) -> Exception:
+    tail = "\n    ".join(line.strip() for line in stderr.strip().splitlines()[-12:])
+    offline = ("error sending request", "dns error", "Failed to fetch", "tcp connect")
+    if any(sign in stderr for sign in offline):
+        return SourceUnreachable(
+            Finding(
+                place=row.id,
+                what="the package index does not answer",
+                why=tail,
+                todo="Check the network, proxies and the index that pip or uv is configured with.",
+            )
+        )
+    return InvalidInput(Finding(place=row.id, what="no set of versions fits", why=tail))
+
+
+def _base(row: ImageSpec, known: Sequence[Known]) -> BaseLock:
+    file = f"debian:{row.stack.suite}-slim"
+    found = next(item for item in known if item.file == file)
+    return BaseLock(
+        suite=row.stack.suite,
+        repository="docker.io/library/debian",
+        digest=f"sha256:{found.sha256}",
+        status=found.status,
+    )

@@ -1,0 +1,53 @@
+# `make` alone lists the targets. Everything that takes more than a line lives in build.py or tools/.
+PY := .venv/bin/python
+PATTERN ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help venv quickstart test lint unit integration build-all validate-all engine engine-stop clean lock check schema
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: ## .venv with the locked tools; quick when it is up to date
+	@sh tools/bootstrap.sh
+
+quickstart: venv ## from a fresh machine to two validated images
+	@$(PY) build.py quickstart
+
+test: lint unit integration ## everything that must pass before a commit
+
+lint: venv ## style and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+unit: venv ## tests without an engine
+	@$(PY) -m pytest tests/unit
+
+integration: engine ## tests on the real engine
+	@$(PY) -m pytest tests/integration
+
+build-all: engine ## build every row, or some: make build-all PATTERN='*cu128'
+	@$(PY) build.py build $(if $(PATTERN),'$(PATTERN)') --allow-missing auto
+
+validate-all: engine ## validate every built row, or some by PATTERN
+	@$(PY) build.py validate $(if $(PATTERN),'$(PATTERN)')
+
+engine: venv ## use the container engine that runs, else set one up
+	@$(PY) build.py engine start
+
+engine-stop: venv ## stop the engine, if it was started from here
+	@$(PY) build.py engine stop
+
+clean: venv ## remove what was made here: our images, containers, results, caches
+	@$(PY) build.py clean
+
+lock: venv ## resolve the matrix anew into locks/
+	@$(PY) build.py lock $(if $(PATTERN),'$(PATTERN)')
+
+check: venv ## can every row of the matrix work?
+	@$(PY) build.py check $(if $(PATTERN),'$(PATTERN)')
+
+schema: venv ## write docs/matrix.schema.json for editors
+	@$(PY) build.py schema

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""The command line: parses arguments, calls one function, turns errors into text and exit codes.
+
+stdout is data, stderr is talk. Exit codes: 0 ok, 2 bad usage or matrix, 3 nothing selected,
+4 incompatible, 5 no usable engine, 6 build failed, 7 validation failed, 10 source unreachable,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from builder.errors import ToolkitError
+
+ROOT = Path(__file__).resolve().parent
+INTERRUPTED = 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; each command names its function, which is imported when it is used."""
+    top = argparse.ArgumentParser(
+        prog="build.py",
+        description="Build and prove the images that matrix.yaml describes.",
+        epilog="PATTERN is a shell pattern on row ids, as `build.py list` prints them.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, function: str, help_text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_text, description=help_text)
+        sub.set_defaults(function=function)
+        return sub
+
+    def pattern(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("pattern", nargs="?", metavar="PATTERN", help="row ids (default: all)")
+
+    sub = command("list", "builder.commands.rows:list_rows", "print the rows of the matrix")
+    pattern(sub)
+    sub.add_argument("--json", action="store_true", help="one JSON document")
+
+    sub = command(
+        "check", "builder.commands.checking:check_rows", "judge whether rows can work at all"
+    )
+    pattern(sub)
+    sub.add_argument("--json", action="store_true", help="one JSON document")
+    sub.add_argument("--why", metavar="ID", help="the whole reasoning for one row")
+    sub.add_argument("--jsonl", action="store_true", help="judge combinations from stdin")
+
+    sub = command("lock", "builder.commands.building:lock_rows", "resolve rows into hash locks")
+    pattern(sub)
+    sub.add_argument("--upgrade", metavar="PKG", action="append", default=[], help="let PKG move")
+
+    sub = command("plan", "builder.commands.building:print_plan", "print what would be built")
+    pattern(sub)
+    sub.add_argument("--format", choices=["json", "bake"], default="json")
+    _build_options(sub)
+
+    sub = command("build", "builder.commands.building:build_rows", "build the rows that changed")
+    pattern(sub)
+    sub.add_argument("--no-cache", action="store_true", help="run every step again")
+    _build_options(sub)
+
+    sub = command("validate", "validate.command:validate", "prove that images are what they say")
+    pattern(sub)
+    _validate_options(sub)
+
+    sub = command(
+        "report", "validate.command:report", "write out/summary.md and out/junit.xml again"
+    )
+    pattern(sub)
+
+    sub = command("quickstart", "validate.command:quickstart", "engine, two images, both proven")
+    sub.add_argument("--fresh", action="store_true", help="don't reuse earlier results")
+
+    sub = command(
+        "engine", "builder.commands.machine:engine", "start or stop a container engine of our own"
+    )
+    sub.add_argument("action", choices=["start", "stop"])
+
+    command(
+        "clean", "builder.commands.machine:clean", "remove what this toolkit made, and only that"
+    )
+    command("schema", "builder.commands.rows:schema", "write docs/matrix.schema.json")
+    return top
+
+
+def _build_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--allow-missing",
+        metavar="auto|PART,...",
+        help="build partial images without what can't be reached: tensorrt, flash-attn, weights",
+    )
+    sub.add_argument(
+        "--base",
+        choices=["auto", "registry", "bootstrap"],
+        default="auto",
+        help="Debian by digest from a registry, or made from its packages (default: auto)",
+    )
+
+
+def _validate_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--image", metavar="REF", help="any image, also one that we did not build")
+    sub.add_argument(
+        "--tier", metavar="static,cpu,gpu", default="static,cpu,gpu", help="default: all three"
+    )
+    sub.add_argument("--require", metavar="TIER", help="not measured counts as failed in TIER")
+    sub.add_argument("--only", metavar="ID,...", help="only these checks")
+    sub.add_argument("--fresh", action="store_true", help="don't reuse earlier results")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = parser().parse_args(argv)
+    module_name, _, function_name = arguments.function.partition(":")
+    try:
+        module = __import__(module_name, fromlist=[function_name])
+        code: int = getattr(module, function_name)(arguments, ROOT)
+    except ToolkitError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""`build.py lock`, `plan` and `build`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from builder.bakefile import bake_definition
+from builder.bases import BaseChoice
+from builder.build import Builder, BuildOptions, Origin
+from builder.commands.checking import refuse_incompatible
+from builder.folders import Folders
+from builder.lock import make_lock
+from builder.matrix import load_matrix, select
+from builder.preflight import parse_allowed
+from builder.sources import load_sources
+from builder.spec import ImageSpec
+from builder.talk import Talk
+
+__all__ = ["build_rows", "compatible_rows", "lock_rows", "make_builder", "print_plan"]
+
+
+def lock_rows(arguments: argparse.Namespace, root: Path) -> int:
+    """Write the locks of the selected rows."""
+    folders, talk = Folders(root), Talk()
+    environment = load_sources(os.environ).uv_environment()
+    for row in compatible_rows(root, arguments.pattern):
+        lock = make_lock(
+            folders.locks, row, environment=environment, upgrade=arguments.upgrade, talk=talk.line
+        )
+        talk.line(f"{row.id}: {len(lock.entries())} distributions locked")
+    return 0
+
+
+def print_plan(arguments: argparse.Namespace, root: Path) -> int:
+    """Print the plan: our records, or the bake file that the builder gets."""
+    builder = _builder(arguments, root)
+    plans = builder.plan(compatible_rows(root, arguments.pattern))
+    if arguments.format == "bake":
+        print(json.dumps(bake_definition(plans, builder.folders.layout()), indent=2))
+    else:
+        print(json.dumps([plan.record.model_dump(mode="json") for plan in plans], indent=2))
+    return 0
+
+
+def build_rows(arguments: argparse.Namespace, root: Path) -> int:
+    """Build the selected rows and print their records."""
+    builder = _builder(arguments, root)
+    records = builder.build(builder.plan(compatible_rows(root, arguments.pattern)))
+    print(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
+    return 0
+
+
+def compatible_rows(root: Path, pattern: str | None) -> tuple[ImageSpec, ...]:
+    """Return the selected rows; Incompatible when one of them can't work."""
+    matrix = load_matrix(Folders(root).matrix)
+    rows = select(matrix.rows, pattern)
+    refuse_incompatible(rows, matrix)
+    return rows
+
+
+def _builder(arguments: argparse.Namespace, root: Path) -> Builder:
+    return make_builder(
+        root,
+        Talk(),
+        allow_missing=arguments.allow_missing,
+        base=arguments.base,
+        no_cache=getattr(arguments, "no_cache", False),
+    )
+
+
+def make_builder(
+    root: Path,
+    talk: Talk,
+    *,
+    allow_missing: str | None,
+    base: BaseChoice = "auto",
+    no_cache: bool = False,
+) -> Builder:
+    """Return a Builder with this machine's sources and this checkout's origin."""
+    return Builder(
+        folders=Folders(root),
+        sources=load_sources(os.environ),
+        origin=_origin(root),
+        options=BuildOptions(
+            allow_missing=parse_allowed(allow_missing), base=base, no_cache=no_cache
+        ),
+        talk=talk,
+    )
+
+
+def _origin(root: Path) -> Origin:
+    """Revision and public URL of the checkout; `unknown` and "" outside a repository."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    revision = git("rev-parse", "HEAD") or "unknown"
+    if git("status", "--porcelain", "--untracked-files=no"):
+        revision += "-dirty"
+    parts = urlsplit(git("config", "--get", "remote.origin.url"))
+    # A path of this machine or a password in the URL must not end in a label.
+    public = parts.scheme in {"http", "https"} and parts.hostname
+    source = f"{parts.scheme}://{parts.hostname}{parts.path}" if public else ""
+    return Origin(revision=revision, source=source)

@@ -1,0 +1,247 @@
+"""Row + lock -> Plan: what will be built, decided before anything is built.
+
+Pure: the same arguments give the same bytes. Time, revision and whatever the machine can reach are
+arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from builder.artifacts import ArtifactLock
+from builder.compat import minimum_driver, sms_for
+from builder.errors import Finding, InvalidInput
+from builder.lock import Lock
+from builder.records import Missing, PlanRecord, WeightRecord
+from builder.requirements import Locked, render, step_of
+from builder.spec import ImageSpec, Weight
+
+__all__ = ["EPOCH", "FAMILIES", "IMAGE_PREFIX", "BuildInputs", "Plan", "make_plan"]
+
+EPOCH = 1_767_225_600
+"""SOURCE_DATE_EPOCH of every layer: 2026-01-01T00:00:00Z. A change rebuilds everything."""
+
+IMAGE_PREFIX = "yolo-images"
+FAMILIES = ("yolov8", "yolov12")
+_PLAN_FORMAT = 1
+_LICENSE = "AGPL-3.0-only"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildInputs:
+    """What a plan depends on beside row and lock.
+
+    `base_source` is `registry` (the locked digest) or `bootstrap` (made from Debian packages);
+    `base_digest` identifies its content. `images` maps each folder under images/ to the hash of its
+    files. `revision` and `source` (the repository's URL) end in labels and don't force a rebuild.
+    """
+
+    base_source: Literal["registry", "bootstrap"]
+    base_digest: str
+    images: Mapping[str, str]
+    revision: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One image to build: its record, and the files and arguments that the Dockerfiles take."""
+
+    row: ImageSpec
+    record: PlanRecord
+    inputs: BuildInputs
+    base_repository: str
+    requirements: Mapping[str, str]
+    image_json: str
+    random_weights: tuple[str, ...]
+    official_weights: tuple[Weight, ...]
+
+
+def make_plan(
+    row: ImageSpec, lock: Lock, inputs: BuildInputs, missing: Sequence[Missing] = ()
+) -> Plan:
+    """Decide what the image of `row` contains when the parts in `missing` can't be had."""
+    parts: set[str] = {item.part for item in missing}
+    entries = _entries(lock, parts)
+    requirements = render(entries)
+    weights = tuple(_weight_record(weight, "weights" not in parts) for weight in row.weights)
+    facts = _facts(row, lock, entries, weights, missing)
+    image_json = json.dumps(facts, indent=1, sort_keys=True) + "\n"
+    random = tuple(weight.architecture for weight in row.weights if "weights" in parts)
+    official = () if "weights" in parts else row.weights
+    labels = _labels(row, lock, inputs, facts, weights)
+    build_key = _build_key(row, inputs, requirements, image_json, labels)
+    record = PlanRecord.model_validate(
+        {
+            **{key: facts[key] for key in _RECORD_KEYS},
+            "build_key": build_key,
+            "reference": f"{IMAGE_PREFIX}/{row.id}:{'local-partial' if parts else 'local'}",
+            "packages": {entry.name: _version(entry, lock) for entry in entries},
+            "weights": weights,
+            "labels": labels,
+            "missing": tuple(missing),
+        }
+    )
+    return Plan(
+        row=row,
+        record=record,
+        inputs=inputs,
+        base_repository=lock.record.base.repository,
+        requirements=requirements,
+        image_json=image_json,
+        random_weights=random,
+        official_weights=official,
+    )
+
+
+_RECORD_KEYS = (
+    "id", "family", "distribution", "stack", "platform", "python", "cuda", "torch", "torchvision",
+    "tensorrt", "flash_attn", "ultralytics", "onnxruntime", "gpus", "sms", "minimum_driver",
+)  # fmt: skip
+
+
+def _entries(lock: Lock, missing: set[str]) -> tuple[Locked, ...]:
+    """All distributions that will be installed: from the index, and by URL."""
+    dropped = {step for step in ("tensorrt", "flash-attn") if step in missing}
+    indexed = [entry for entry in lock.entries() if step_of(entry.name) not in dropped]
+    by_url = [
+        _by_artifact(artifact, lock.record.row)
+        for artifact in lock.record.artifacts
+        if artifact.part not in missing
+    ]
+    return tuple(sorted([*indexed, *by_url], key=lambda entry: entry.name))
+
+
+def _by_artifact(artifact: ArtifactLock, row: str) -> Locked:
+    if artifact.sha256 is None:
+        raise InvalidInput(
+            Finding(
+                place=f"locks/{row}.json",
+                what=f"{artifact.name} {artifact.version} has no hash yet",
+                why=f"It was locked on a machine that doesn't reach {artifact.url}.",
+                todo=f"Run: python3 build.py lock {row}, where that host answers; or build a "
+                f"partial image: --allow-missing {artifact.part}",
+            )
+        )
+    return Locked(
+        name=artifact.name,
+        version=artifact.version,
+        hashes=(artifact.sha256,),
+        url=artifact.url,
+    )
+
+
+def _version(entry: Locked, lock: Lock) -> str:
+    if entry.version:
+        return entry.version
+    return next(item.version for item in lock.record.artifacts if item.name == entry.name)
+
+
+def _weight_record(weight: Weight, official: bool) -> WeightRecord:  # noqa: FBT001 - a plain fact
+    stem = weight.name.removesuffix(".pt")
+    return WeightRecord(
+        file=weight.name if official else f"{stem}-random.pt",
+        model=stem,
+        sha256=weight.sha256 if official else None,
+        size=weight.size if official else None,
+        official=official,
+    )
+
+
+def _facts(
+    row: ImageSpec,
+    lock: Lock,
+    entries: Sequence[Locked],
+    weights: Sequence[WeightRecord],
+    missing: Sequence[Missing],
+) -> dict[str, object]:
+    """`/opt/yolo/image.json`: what the image says about itself."""
+    stack = row.stack
+    versions = {entry.name: _version(entry, lock) for entry in entries}
+    tensorrt = stack.tensorrt
+    return {
+        "schema_version": 1,
+        "id": row.id,
+        "family": row.family,
+        "distribution": row.distribution,
+        "stack": stack.name,
+        "platform": row.platform,
+        "python": stack.python,
+        "cuda": stack.cuda,
+        "torch": stack.torch,
+        "torchvision": stack.torchvision,
+        "tensorrt": versions.get(tensorrt.package) if tensorrt else None,
+        "flash_attn": versions.get("flash-attn"),
+        "ultralytics": row.ultralytics,
+        "onnxruntime": stack.onnxruntime,
+        "gpus": list(stack.gpus),
+        "sms": list(sms_for(stack.gpus)),
+        "minimum_driver": minimum_driver(stack.cuda, stack.gpus),
+        "weights": [weight.model_dump() for weight in weights],
+        "missing": [item.model_dump() for item in missing],
+    }
+
+
+def _labels(
+    row: ImageSpec,
+    lock: Lock,
+    inputs: BuildInputs,
+    facts: Mapping[str, object],
+    weights: Sequence[WeightRecord],
+) -> dict[str, str]:
+    bootstrap = inputs.base_source == "bootstrap"
+    suite = row.stack.suite
+    oci = "org.opencontainers.image"
+    own = "org.yolo-images"
+    missing = [item["part"] for item in facts["missing"]]  # type: ignore[attr-defined]  # our own list, typed as object in the JSON mapping
+    sms = sms_for(row.stack.gpus)
+    return {
+        f"{oci}.title": f"{row.family} on {row.stack.name}",
+        f"{oci}.version": f"{row.ultralytics}-{row.stack.name}",
+        f"{oci}.revision": inputs.revision,
+        f"{oci}.source": inputs.source,
+        f"{oci}.licenses": _LICENSE,
+        f"{oci}.base.name": f"debian:{suite}"
+        if bootstrap
+        else f"{lock.record.base.repository}:{suite}-slim",
+        f"{oci}.base.digest": inputs.base_digest,
+        f"{own}.row": row.id,
+        f"{own}.lock": _sha256(lock.text + lock.record.model_dump_json()),
+        f"{own}.minimum-driver": str(facts["minimum_driver"] or ""),
+        f"{own}.sms": ",".join(sms),
+        f"{own}.missing": ",".join(missing),
+        f"{own}.tensorrt": str(facts["tensorrt"] or ""),
+        f"{own}.flash-attn": str(facts["flash_attn"] or ""),
+        f"{own}.weights": ",".join(f"{item.file}={item.sha256 or 'random'}" for item in weights),
+    }
+
+
+def _build_key(
+    row: ImageSpec,
+    inputs: BuildInputs,
+    requirements: Mapping[str, str],
+    image_json: str,
+    labels: Mapping[str, str],
+) -> str:
+    """Hash of everything that decides the image's content; revision and source don't."""
+    others = set(FAMILIES) - {row.image}
+    moving = {"org.opencontainers.image.revision", "org.opencontainers.image.source"}
+    key = {
+        "format": _PLAN_FORMAT,
+        "epoch": EPOCH,
+        "python": row.stack.python,
+        "base": [inputs.base_source, inputs.base_digest],
+        "images": {name: value for name, value in inputs.images.items() if name not in others},
+        "requirements": dict(requirements),
+        "image_json": image_json,
+        "labels": {name: value for name, value in labels.items() if name not in moving},
+    }
+    return _sha256(json.dumps(key, sort_keys=True))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,101 @@
+"""Before anything is built: which parts of which rows can be had from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from builder.errors import Finding, InvalidInput, SourceUnreachable
+from builder.lock import Lock
+from builder.records import Missing
+from builder.spec import ImageSpec, Weight
+
+__all__ = ["OPTIONAL_PARTS", "parse_allowed", "survey"]
+
+OPTIONAL_PARTS = ("tensorrt", "flash-attn", "weights")
+"""What a partial image may lack. Without the rest there is no image."""
+
+Reach = Callable[[str], str | None]
+"""URL -> None when it answers, else a short reason."""
+
+
+def parse_allowed(text: str | None) -> frozenset[str]:
+    """Parse `--allow-missing`: None (nothing may be missing), `auto`, or a list of parts."""
+    if text is None:
+        return frozenset()
+    if text == "auto":
+        return frozenset(OPTIONAL_PARTS)
+    parts = [part.strip() for part in text.split(",")]
+    unknown = [part for part in parts if part not in OPTIONAL_PARTS]
+    if unknown:
+        raise InvalidInput(
+            Finding(
+                place="--allow-missing",
+                what=f"unknown part {unknown[0]!r}",
+                todo=f"Write auto, or some of: {', '.join(OPTIONAL_PARTS)}",
+            )
+        )
+    return frozenset(parts)
+
+
+def survey(
+    rows: Sequence[ImageSpec],
+    locks: Mapping[str, Lock],
+    allowed: Collection[str],
+    *,
+    reach: Reach,
+    have: Callable[[Weight], bool],
+) -> dict[str, tuple[Missing, ...]]:
+    """Return for each row id the parts that can't be had, all of them allowed to be missing.
+
+    `have` says whether a checkpoint already lies in the local store. SourceUnreachable lists every
+    source that does not answer and may not be missing.
+    """
+    wanted = {row.id: list(_wanted(row, locks[row.id], have)) for row in rows}
+    urls = sorted({url for parts in wanted.values() for _, url, known in parts if url and known})
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        answers = dict(zip(urls, pool.map(reach, urls), strict=True))
+    result: dict[str, tuple[Missing, ...]] = {}
+    findings: list[Finding] = []
+    for row in rows:
+        absent: dict[str, Missing] = {}
+        for part, url, known in wanted[row.id]:
+            reason = answers.get(url) if known else "its hash is not known yet"
+            if reason is None:
+                continue
+            if part in allowed:
+                absent.setdefault(part, _missing(part, url, reason))
+            else:
+                findings.append(_unreachable(row, part, url, reason))
+        result[row.id] = tuple(absent[part] for part in OPTIONAL_PARTS if part in absent)
+    if findings:
+        raise SourceUnreachable(*findings)
+    return result
+
+
+def _wanted(
+    row: ImageSpec, lock: Lock, have: Callable[[Weight], bool]
+) -> Iterator[tuple[str, str, bool]]:
+    """Yield (part, URL, whether its hash is known) of everything outside the package index."""
+    for artifact in lock.record.artifacts:
+        if artifact.url is not None:
+            yield artifact.part, artifact.url, artifact.sha256 is not None
+    for weight in row.weights:
+        if not have(weight):
+            yield "weights", weight.url, True
+
+
+def _missing(part: str, url: str, reason: str) -> Missing:
+    return Missing.model_validate({"part": part, "source": url, "reason": reason})
+
+
+def _unreachable(row: ImageSpec, part: str, url: str, reason: str) -> Finding:
+    optional = part in OPTIONAL_PARTS
+    return Finding(
+        place=f"{row.id}, step {part}",
+        what=f"{url}: {reason}",
+        why="" if optional else "There is no image without this part.",
+        todo=f"Check network and proxies, or allow a partial image: --allow-missing {part}"
+        if optional
+        else "Check network and proxies, or leave the row out by a pattern.",
+    )

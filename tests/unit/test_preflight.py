@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builder.errors import InvalidInput, SourceUnreachable
+from builder.lock import Lock, load_lock
+from builder.matrix import load_matrix, select
+from builder.preflight import parse_allowed, survey
+from builder.records import Missing
+from builder.spec import ImageSpec
+
+
+def rows_and_locks(root: Path, pattern: str) -> tuple[tuple[ImageSpec, ...], dict[str, Lock]]:
+    rows = select(load_matrix(root / "matrix.yaml").rows, pattern)
+    return rows, {row.id: load_lock(root / "locks", row) for row in rows}
+
+
+def all_parts() -> frozenset[str]:
+    return parse_allowed("auto")
+
+
+def missing(root: Path, pattern: str, allowed: frozenset[str], dead: str) -> tuple[Missing, ...]:
+    rows, locks = rows_and_locks(root, pattern)
+    found = survey(
+        rows,
+        locks,
+        allowed,
+        reach=lambda url: "no route to host" if dead in url else None,
+        have=lambda _: False,
+    )
+    return found[rows[0].id]
+
+
+def test_nothing_is_missing_where_everything_answers(root: Path) -> None:
+    assert missing(root, "yolov12-cu128", frozenset(), dead="no such word") == ()
+
+
+def test_parts_whose_source_is_dead_are_missing_with_the_reason(root: Path) -> None:
+    (tensorrt,) = missing(root, "yolov12-cu128", all_parts(), dead="nvidia")
+    assert tensorrt.part == "tensorrt"
+    assert "tensorrt_cu12_libs" in tensorrt.source
+    assert tensorrt.reason == "no route to host"
+    github = missing(root, "yolov12-cu128", all_parts(), dead="github")
+    assert [item.part for item in github] == ["flash-attn", "weights"]
+
+
+def test_a_part_without_known_hash_is_missing_even_if_its_host_answers(root: Path) -> None:
+    (flash,) = missing(root, "yolov12-cu121", all_parts(), dead="no such word")
+    assert (flash.part, flash.reason) == ("flash-attn", "its hash is not known yet")
+
+
+def test_weights_in_the_store_need_no_network(root: Path) -> None:
+    rows, locks = rows_and_locks(root, "yolov8-cu128")
+    found = survey(
+        rows,
+        locks,
+        frozenset(),
+        reach=lambda url: "no route to host" if "github" in url else None,
+        have=lambda _: True,
+    )
+    assert found == {"yolov8-cu128": ()}
+
+
+def test_without_leave_a_dead_source_stops_everything_and_all_are_named(root: Path) -> None:
+    with pytest.raises(SourceUnreachable) as caught:
+        missing(root, "yolov12-cu128", frozenset(), dead="")
+    text = str(caught.value)
+    assert "yolov12-cu128, step tensorrt: https://pypi.nvidia.com/" in text
+    assert "allow a partial image: --allow-missing flash-attn" in text
+    assert text.count("step weights") == 2
+    assert caught.value.exit_code == 10
+
+
+def test_torch_can_never_be_missing(root: Path) -> None:
+    with pytest.raises(SourceUnreachable, match="There is no image without this part"):
+        missing(root, "yolov8-cpu", all_parts(), dead="download.pytorch.org")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (None, set()),
+        ("auto", {"tensorrt", "flash-attn", "weights"}),
+        ("weights, tensorrt", {"weights", "tensorrt"}),
+    ],
+)
+def test_allowed_parts(text: str | None, parts: set[str]) -> None:
+    assert parse_allowed(text) == parts
+
+
+def test_an_unknown_part_is_bad_usage() -> None:
+    with pytest.raises(InvalidInput, match="unknown part 'torch'\n    Write auto, or some of"):
+        parse_allowed("weights,torch")

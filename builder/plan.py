@@ -29,6 +29,7 @@ IMAGE_PREFIX = "yolo-images"
 FAMILIES = ("yolov8", "yolov12")
 _PLAN_FORMAT = 1
 _LICENSE = "AGPL-3.0-only"
+_ABSENT = "it could not be had where this image was built"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def make_plan(
     image_json = json.dumps(facts, indent=1, sort_keys=True) + "\n"
     random = tuple(weight.architecture for weight in row.weights if "weights" in parts)
     official = () if "weights" in parts else row.weights
-    labels = _labels(row, lock, inputs, facts, weights)
+    labels = _labels(row, lock, inputs, facts, weights, missing)
     build_key = _build_key(row, inputs, requirements, image_json, labels)
     record = PlanRecord.model_validate(
         {
@@ -182,7 +183,10 @@ def _facts(
         "sms": list(sms_for(stack.gpus)),
         "minimum_driver": minimum_driver(stack.cuda, stack.gpus),
         "weights": [weight.model_dump() for weight in weights],
-        "missing": [item.model_dump() for item in missing],
+        # Why a source did not answer differs from machine to machine; what is missing does not.
+        "missing": [
+            {"part": item.part, "source": item.source, "reason": _ABSENT} for item in missing
+        ],
     }
 
 
@@ -192,28 +196,25 @@ def _labels(
     inputs: BuildInputs,
     facts: Mapping[str, object],
     weights: Sequence[WeightRecord],
+    missing: Sequence[Missing],
 ) -> dict[str, str]:
     bootstrap = inputs.base_source == "bootstrap"
     suite = row.stack.suite
-    oci = "org.opencontainers.image"
-    own = "org.yolo-images"
-    missing = [item["part"] for item in facts["missing"]]  # type: ignore[attr-defined]  # our own list, typed as object in the JSON mapping
-    sms = sms_for(row.stack.gpus)
+    oci, own = "org.opencontainers.image", "org.yolo-images"
+    base = f"debian:{suite}" if bootstrap else f"{lock.record.base.repository}:{suite}-slim"
     return {
         f"{oci}.title": f"{row.family} on {row.stack.name}",
         f"{oci}.version": f"{row.ultralytics}-{row.stack.name}",
         f"{oci}.revision": inputs.revision,
         f"{oci}.source": inputs.source,
         f"{oci}.licenses": _LICENSE,
-        f"{oci}.base.name": f"debian:{suite}"
-        if bootstrap
-        else f"{lock.record.base.repository}:{suite}-slim",
+        f"{oci}.base.name": base,
         f"{oci}.base.digest": inputs.base_digest,
         f"{own}.row": row.id,
         f"{own}.lock": _sha256(lock.text + lock.record.model_dump_json()),
         f"{own}.minimum-driver": str(facts["minimum_driver"] or ""),
-        f"{own}.sms": ",".join(sms),
-        f"{own}.missing": ",".join(missing),
+        f"{own}.sms": ",".join(sms_for(row.stack.gpus)),
+        f"{own}.missing": ",".join(item.part for item in missing),
         f"{own}.tensorrt": str(facts["tensorrt"] or ""),
         f"{own}.flash-attn": str(facts["flash_attn"] or ""),
         f"{own}.weights": ",".join(f"{item.file}={item.sha256 or 'random'}" for item in weights),

@@ -96,6 +96,14 @@ def test_a_partial_plan_leaves_parts_out_and_says_so(root: Path) -> None:
     assert whole.record.tensorrt == "10.9.0.34"
 
 
+def test_why_a_source_did_not_answer_does_not_reach_the_image(root: Path) -> None:
+    other = tuple(item.model_copy(update={"reason": "timed out"}) for item in MISSING)
+    first, second = plan(root, "yolov8-cu128", MISSING), plan(root, "yolov8-cu128", other)
+    assert first.image_json == second.image_json
+    assert first.record.build_key == second.record.build_key
+    assert second.record.missing[0].reason == "timed out"
+
+
 def test_tensorrt_libraries_come_from_nvidia_by_url_and_hash(root: Path) -> None:
     entries = {e.name: e for e in parse_lock(plan(root, "yolov8-cu128").requirements["tensorrt"])}
     libs = entries["tensorrt-cu12-libs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from builder.compat.facts import load
@@ -29,7 +30,7 @@ def check(spec: ImageSpec) -> Verdict:
         for conflict in judge(config, without=SKIPPED).findings:
             named = _naming(conflict, config)
             found.setdefault((named.rule, named.severity, named.message), named)
-    findings = _with_fallback(tuple(found.values()), spec)
+    findings = _with_fallback(tuple(map(_strict, found.values())), spec)
     return Verdict.of(tuple(sorted(findings, key=lambda finding: finding.severity)))
 
 
@@ -68,9 +69,9 @@ def _weight(weight: Weight) -> Config:
     config: Config = {"weights": weight.name, "sha256": weight.sha256}
     if weight.lineage in {"turbo", "v1.0"}:
         config["weights_lineage"] = weight.lineage
-    tag = weight.url.rpartition("/releases/download/")[2].partition("/")[0]
-    if tag and tag != weight.url:
-        config["asset_tag"] = tag
+    # A mirror may serve the file under any path; only a release's URL names its tag.
+    if match := re.search(r"/releases/download/([^/]+)/", weight.url):
+        config["asset_tag"] = match[1]
     return {key: value for key, value in config.items() if value}
 
 
@@ -81,6 +82,11 @@ def _naming(conflict: Conflict, config: Config) -> Conflict:
     if not missing:
         return conflict
     return conflict._replace(message=f"{', '.join(missing)}: {conflict.message}")
+
+
+def _strict(conflict: Conflict) -> Conflict:
+    """A row promises to serve its GPUs: one that nobody knows is a mistake there."""
+    return conflict._replace(severity="fail") if conflict.rule == "gpu-known" else conflict
 
 
 def _with_fallback(findings: tuple[Conflict, ...], spec: ImageSpec) -> tuple[Conflict, ...]:

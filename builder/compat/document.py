@@ -183,7 +183,8 @@ def _flash() -> list[str]:
     return [
         "## flash-attn wheels\n",
         (
-            "Official wheels for x86_64 Linux. The tag is the CUDA major of torch, not of the toolkit. "
+            "Official wheels for x86_64 Linux. The tag is the CUDA major of torch, "
+            "not of the toolkit. "
             "FlashAttention-2 needs Ampere (sm_80) or newer. torch 2.9 has one wheel, of 2.8.3 for "
             "Python "
             "3.12; for 2.10 and newer there is none.\n"
@@ -243,7 +244,8 @@ def _drivers() -> list[str]:
             "compiled "
             "at run time (PTX) needs the driver of its own CUDA version. GPUs with sm_100 and "
             "sm_120 need "
-            f"{minimum_driver('12.8', ['B200'])} or newer whatever the CUDA version, sm_103 and sm_121 "
+            f"{minimum_driver('12.8', ['B200'])} or newer whatever the CUDA "
+            f"version, sm_103 and sm_121 "
             f"{minimum_driver('12.8', ['B300'])}.\n"
         ),
         _table(head, rows),

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, TextIO
 
-from builder.compat.judge import judge
-from builder.compat.nearest import nearest
+from builder.compat.judge import Board
+from builder.compat.nearest import nearest_to_board
 from builder.compat.verdict import Conflict, Verdict
 
 __all__ = ["LONGEST_LINE", "answer", "run"]
@@ -61,8 +61,8 @@ def answer(line: bytes | None) -> str:
     known = repr(sorted(config.items()))
     body = _answers.get(known)
     if body is None:
-        verdict = judge(config)
-        body = _body(verdict, nearest(config, verdict))
+        board = Board.of(config)
+        body = _body(board.verdict(), nearest_to_board(board))
         if len(_answers) < _REMEMBERED and len(known) < 2000:
             _answers[known] = body
     return _joined(name, body)

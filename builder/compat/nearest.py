@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from packaging.version import Version
 
-from builder.compat.judge import judge
+from builder.compat.judge import Board
 from builder.compat.values import Gpu, cuda_tag, parse, sm_name
 from builder.compat.verdict import Conflict, Verdict
 
-__all__ = ["changes", "nearest"]
+__all__ = ["changes", "nearest", "nearest_to_board"]
 
 _STEPS = 8  # as many values may change
 _PATIENCE = 40  # rows tried in all
@@ -25,78 +25,74 @@ def nearest(
     without: frozenset[str] = frozenset(),
 ) -> Config | None:
     """Return a row that passes with few values changed; None when there is none, or no need."""
-    verdict = verdict or judge(config, without=without)
-    if verdict.verdict != "fail" or any(f.rule == "input" for f in verdict.findings):
+    if verdict is not None and verdict.verdict != "fail":
         return None
-    search = _Search(without, {f.rule for f in verdict.findings if f.severity == "warn"})
-    current, answer = dict(config), verdict
+    return nearest_to_board(Board.of(dict(config), without))
+
+
+def nearest_to_board(board: Board) -> Config | None:
+    """Return the nearest row that passes for a row that is judged already."""
+    findings = list(board.conflicts())
+    if not board.failures or any(f.rule == "input" for f in findings):
+        return None
+    search = _Search({f.rule for f in findings if f.severity == "warn"})
     for _ in range(_STEPS):
-        step = search.better(current, answer)
+        step = search.better(board)
         if step is None:
             break
-        current, answer = step
-        if answer.verdict != "fail":
-            return current
+        board = step
+        if not board.failures:
+            return dict(board.config)
     return search.fallback
 
 
 class _Search:
     """Take up proposals one at a time, as long as each leaves fewer clashes than before."""
 
-    def __init__(self, without: frozenset[str], doubts: set[str]) -> None:
-        self._without = without
+    def __init__(self, doubts: set[str]) -> None:
         self._doubts = doubts
         self._patience = _PATIENCE
-        self._seen: set[str] = set()
+        self._seen: set[frozenset[tuple[str, object]]] = set()
         self.fallback: Config | None = None
 
-    def better(self, config: Config, verdict: Verdict) -> tuple[Config, Verdict] | None:
-        """Return the first proposal that helps, else the best one that does no harm."""
-        before = _failures(verdict)
-        level: tuple[Config, Verdict] | None = None
-        for candidate in self._candidates(config, verdict):
+    def better(self, board: Board) -> Board | None:
+        """Return the first proposal that helps, else the first that trades clashes."""
+        before = board.failures
+        level: Board | None = None
+        for candidate in self._candidates(board):
             if self._patience == 0:
                 return None
             self._patience -= 1
-            answer = judge(candidate, without=self._without)
-            left = _failures(answer)
+            answer = board.moved(candidate)
+            left = answer.failures
             if left == 0 and self._adds_doubt(answer):
                 self.fallback = self.fallback or candidate
             elif left < before:
-                return candidate, answer
-            elif left == before and level is None and not _same(answer, verdict):
-                level = candidate, answer
+                return answer
+            elif left == before and level is None and _clashes(answer) != _clashes(board):
+                level = answer
         return None if self.fallback else level
 
-    def _adds_doubt(self, answer: Verdict) -> bool:
-        return any(finding.rule not in self._doubts for finding in answer.findings)
+    def _adds_doubt(self, answer: Board) -> bool:
+        return any(conflict.rule not in self._doubts for conflict in answer.conflicts())
 
-    def _candidates(self, config: Config, verdict: Verdict) -> Iterator[Config]:
+    def _candidates(self, board: Board) -> Iterator[Config]:
         """Yield rows with one proposal taken up; leaving a key out comes last."""
-        proposals = list(_proposals(verdict.findings))
+        proposals = list(_proposals(board.conflicts()))
         proposals.sort(key=lambda proposal: proposal[1] is None)
         for key, value in proposals:
-            candidate = _changed(config, key, value)
-            mark = repr(sorted(candidate.items()))
-            if candidate != config and mark not in self._seen:
+            candidate = _changed(board.config, key, value)
+            mark = frozenset(candidate.items())
+            if candidate != board.config and mark not in self._seen:
                 self._seen.add(mark)
                 yield candidate
 
 
-def _same(one: Verdict, other: Verdict) -> bool:
-    """Whether the same rules fail on the same keys: the change achieved nothing."""
-
-    def clashes(verdict: Verdict) -> set[tuple[str, tuple[str, ...]]]:
-        return {(f.rule, f.keys) for f in verdict.findings if f.severity == "fail"}
-
-    return clashes(one) == clashes(other)
+def _clashes(board: Board) -> set[tuple[str, tuple[str, ...]]]:
+    return {(c.rule, c.keys) for c in board.conflicts() if c.severity == "fail"}
 
 
-def _failures(verdict: Verdict) -> int:
-    return sum(finding.severity == "fail" for finding in verdict.findings)
-
-
-def _proposals(findings: tuple[Conflict, ...]) -> Iterator[tuple[str, str | None]]:
+def _proposals(findings: Iterable[Conflict]) -> Iterator[tuple[str, str | None]]:
     """Yield proposals in turns: each finding's first for every key, then its second, ..."""
     lists = [
         [(key, value) for value in values]
@@ -111,7 +107,7 @@ def _proposals(findings: tuple[Conflict, ...]) -> Iterator[tuple[str, str | None
                 yield proposals[turn]
 
 
-def _changed(config: Config, key: str, value: str | None) -> Config:
+def _changed(config: Mapping[str, object], key: str, value: str | None) -> Config:
     """Return `config` with one value changed, and what is said twice changed along."""
     changed = dict(config)
     if value is None:

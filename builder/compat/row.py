@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from packaging.version import Version
 
@@ -12,7 +12,10 @@ from builder.compat.rule import Row
 from builder.compat.values import CPU, KEYS, Cuda, Gpu, parse, parse_cuda
 from builder.compat.verdict import Conflict
 
-__all__ = ["read"]
+__all__ = ["DERIVED", "read", "reread"]
+
+DERIVED = ("arch", "machine", "runtime", "code", "lineage")
+"""Values that follow from named ones: the capability, the platform, torch's CUDA, and so on."""
 
 
 _AARCH64 = ("jetson", "soc")
@@ -22,10 +25,21 @@ _AARCH64 = ("jetson", "soc")
 class _Draft:
     """A row in the making."""
 
-    def __init__(self) -> None:
-        self.values: dict[str, object] = {}
-        self.texts: dict[str, str] = {}
-        self.origins: dict[str, tuple[str, ...]] = {}
+    def __init__(
+        self,
+        values: dict[str, object],
+        texts: dict[str, str],
+        origins: dict[str, tuple[str, ...]],
+    ) -> None:
+        self.values = values
+        self.texts = texts
+        self.origins = origins
+
+    def forget(self, key: str) -> None:
+        """Take a value out again."""
+        self.values.pop(key, None)
+        self.texts.pop(key, None)
+        self.origins.pop(key, None)
 
     def name(self, key: str, text: str, value: object) -> None:
         self.values[key] = value
@@ -41,7 +55,7 @@ class _Draft:
 
 def read(config: Mapping[str, object]) -> tuple[Row, tuple[Conflict, ...]]:
     """Return the row that `config` names and what could not be read in it. null is not named."""
-    draft = _Draft()
+    draft = _Draft({}, {}, {})
     problems: list[Conflict] = []
     for key, raw in config.items():
         if raw is None:
@@ -53,11 +67,26 @@ def read(config: Mapping[str, object]) -> tuple[Row, tuple[Conflict, ...]]:
             draft.name(key, *parse(key, raw))
         except ValueError as error:
             problems.append(Conflict("input", "fail", f"{key}: {error}", "", "", (key,)))
+    return _derived(draft), tuple(problems)
+
+
+def reread(row: Row, config: Mapping[str, object], changed: Iterable[str]) -> Row:
+    """Return the row of a neighbour of `row`: `config` differs from its config in `changed`."""
+    draft = _Draft(dict(row.values), dict(row.texts), dict(row.origins))
+    for key in (*DERIVED, *changed):
+        draft.forget(key)
+    for key in changed:
+        if config.get(key) is not None:
+            draft.name(key, *parse(key, config[key]))
+    return _derived(draft)
+
+
+def _derived(draft: _Draft) -> Row:
     _derive_machine(draft)
     _derive_cuda(draft)
     _derive_code(draft)
     _derive_lineage(draft)
-    return Row(draft.values, draft.texts, draft.origins), tuple(problems)
+    return Row(draft.values, draft.texts, draft.origins)
 
 
 def _unknown_key(key: object) -> Conflict:

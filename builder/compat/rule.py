@@ -33,7 +33,8 @@ class Row(NamedTuple):
 class Rule:
     """One relation between values."""
 
-    def __init__(self, name: str, title: str, judge: Judge) -> None:
+    def __init__(self, number: int, name: str, title: str, judge: Judge) -> None:
+        self.number = number
         self.name = name
         self.title = title
         self._judge = judge
@@ -47,7 +48,7 @@ class Rule:
     def __call__(self, row: Row) -> tuple[Conflict, ...]:
         """Return what clashes in `row`, remembered by the texts that the rule reads."""
         texts = row.texts
-        key = tuple([texts.get(name) for name in self.reads])
+        key = tuple(map(texts.get, self.reads))
         found = self._seen.get(key)
         if found is None:
             if len(self._seen) > _MOST:
@@ -72,7 +73,7 @@ def rule(name: str, title: str) -> Callable[[Judge], Judge]:
     """Register the decorated function as the rule `name`; `title` says what it asks."""
 
     def register(judge: Judge) -> Judge:
-        RULES.append(Rule(name, title, judge))
+        RULES.append(Rule(len(RULES), name, title, judge))
         return judge
 
     return register

@@ -216,11 +216,12 @@ def _requirement(text: str) -> Requirement:
     if re.fullmatch(r"\d[\w.]*", cleaned):
         cleaned = f"tensorrt=={cleaned}"
     try:
-        return Requirement(cleaned)
+        requirement = Requirement(cleaned)
     except InvalidRequirement:
-        raise ValueError(
-            f"{_short(text)} is not a requirement such as tensorrt-cu12==10.9.0.34"
-        ) from None
+        requirement = None
+    if requirement is None or requirement.url is not None:
+        raise ValueError(f"{_short(text)} is not a requirement such as tensorrt-cu12==10.9.0.34")
+    return requirement
 
 
 def _onnxruntime(text: str) -> Version | None:
@@ -372,6 +373,8 @@ def _short(value: object) -> str:
 def _parse(key: str, text: str) -> object:
     if len(text) > _LONGEST:
         raise ValueError(f"{_short(text)} is {len(text)} characters long, far too many")
+    if not text.isascii():  # digits of other scripts pass for numbers in some places, not in all
+        raise ValueError(f"{_short(text)} has characters beyond ASCII")
     return KEYS[key](text)
 
 

@@ -82,7 +82,18 @@ _ANY = frozenset({True, False})
 @lru_cache(maxsize=20_000)
 def fitting_wheels(release: Version, wanted: Wanted) -> tuple[Wheel, ...]:
     """Return the wheels of a release that serve `wanted`."""
-    return tuple(wheel for wheel in wheels_of(release) or () if wanted.fits(wheel))
+    pool = wheels_of(release) or ()
+    if wanted.torch is not None:
+        pool = _by_torch(release).get(wanted.torch, ())
+    return tuple(wheel for wheel in pool if wanted.fits(wheel))
+
+
+@cache
+def _by_torch(release: Version) -> dict[str, tuple[Wheel, ...]]:
+    found: dict[str, tuple[Wheel, ...]] = {}
+    for wheel in wheels_of(release) or ():
+        found[wheel.torch] = (*found.get(wheel.torch, ()), wheel)
+    return found
 
 
 @lru_cache(maxsize=20_000)

@@ -135,9 +135,9 @@ def _far(one: Cuda, other: Cuda) -> tuple[int, int]:
 
 
 def older(driver: tuple[int, ...], floor: str) -> bool:
-    """Whether `driver` is older than `floor`; a bare branch (570) is all of its releases."""
+    """Whether `driver` is older than `floor`, as far as it is written out: 570 is all of r570."""
     wanted = tuple(int(part) for part in floor.split("."))
-    return driver < wanted[: len(driver)] if len(driver) == 1 else driver < wanted
+    return driver < wanted[: len(driver)]
 
 
 def toolkit_floor(cuda: Cuda) -> str | None:

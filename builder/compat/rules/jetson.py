@@ -84,7 +84,7 @@ def jetpack_cuda(jetpack: str, runtime: Cuda) -> Iterator[Conflict]:
     shipped = [parse_cuda(row["cuda"]) for row in rows]
     if not rows or runtime == CPU or any(runtime.covers(cuda) for cuda in shipped):
         return
-    newest = max(shipped)
+    newest = max(shipped, key=lambda cuda: (cuda.major, cuda.minor or 0))
     if runtime.major == newest.major and (runtime.minor or 0) < (newest.minor or 0):
         return
     if runtime.major == newest.major:

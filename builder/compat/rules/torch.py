@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -63,18 +64,18 @@ def _offering(torch: Version, cuda: Cuda) -> tuple[Version, ...]:
 @rule("torch-local", "the CUDA in torch's local version is the named CUDA")
 def torch_local(torch: Version, cuda: Cuda) -> Iterator[Conflict]:
     """`2.8.0+cu128` names its CUDA itself."""
-    if torch.local is None or cuda.minor is None:
+    label = (torch.local or "").split(".")[0]
+    if cuda.minor is None or not re.fullmatch(r"cpu|cu\d{3}", label):
         return
-    expected = "cpu" if cuda == CPU else cuda_tag(f"{cuda.major}.{cuda.minor}")
-    label = torch.local.split(".")[0]
-    if label.startswith("cu") and label not in {expected, "cuda"}:
+    expected = "cpu" if cuda == CPU else cuda_tag(cuda.name)
+    if label != expected:
         yield fail(
-            f"torch {torch} is built with {label}, the row says CUDA {cuda.name or 'cpu'}",
+            f"torch {torch} is built with {label}, the row says {expected}",
             "torch cuda",
             fix="Name one of the two.",
             instead={
                 "torch": [torch.public],
-                "cuda": [parse_cuda(label).name] if label != "cpu" else ["cpu"],
+                "cuda": [parse_cuda(label).name if label != "cpu" else "cpu"],
             },
         )
 

@@ -4,7 +4,7 @@ PATTERN ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv quickstart test lint unit integration build-all validate-all engine engine-stop clean lock check schema
+.PHONY: help venv quickstart test lint unit integration build-all validate-all engine engine-stop clean lock check update-facts schema
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ lint: venv ## style and types
 	@$(PY) -m mypy
 
 unit: venv ## tests without an engine
-	@$(PY) -m pytest tests/unit
+	@$(PY) -m pytest tests/unit --numprocesses 2
 
 integration: engine ## tests on the real engine
 	@$(PY) -m pytest tests/integration
@@ -48,6 +48,10 @@ lock: venv ## resolve the matrix anew into locks/
 
 check: venv ## can every row of the matrix work?
 	@$(PY) build.py check $(if $(PATTERN),'$(PATTERN)')
+
+update-facts: venv ## read anew what the package index says about versions; look at the diff
+	@$(PY) -m builder.compat.generate --write
+	@$(PY) -m builder.compat.document --write
 
 schema: venv ## write docs/matrix.schema.json for editors
 	@$(PY) build.py schema

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import uv
@@ -22,6 +22,7 @@ from builder.errors import Finding, InvalidInput, SourceUnreachable
 from builder.known import Known, known_artifacts
 from builder.records import Record, read_record, write_atomic, write_record
 from builder.requirements import Locked, parse_lock
+from builder.sources import Sources
 from builder.spec import ImageSpec
 
 __all__ = [
@@ -123,14 +124,14 @@ def make_lock(
     folder: Path,
     row: ImageSpec,
     *,
-    environment: Mapping[str, str],
+    sources: Sources,
     upgrade: Sequence[str] = (),
     talk: Callable[[str], None],
 ) -> Lock:
     """Resolve `row` and write its two files; what was locked before stays unless upgraded."""
     text_path = folder / f"{row.id}.txt"
     talk(f"{row.id}: resolving")
-    resolved = _compile(row, _preferences(folder, row), upgrade, environment)
+    resolved = _compile(row, _preferences(folder, row), upgrade, sources)
     known = known_artifacts()
     record = LockRecord(
         row=row.id,
@@ -170,9 +171,7 @@ def _requirements(row: ImageSpec) -> Iterable[str]:
         yield "setuptools"  # builds TensorRT's metapackage and the source archive, in the image
 
 
-def _compile(
-    row: ImageSpec, preferences: str, upgrade: Sequence[str], environment: Mapping[str, str]
-) -> str:
+def _compile(row: ImageSpec, preferences: str, upgrade: Sequence[str], sources: Sources) -> str:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "in.txt").write_text("".join(f"{line}\n" for line in _requirements(row)))
@@ -185,11 +184,12 @@ def _compile(
             "--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate",
             "--quiet",
         ]  # fmt: skip
+        argv += sources.uv_options()
         argv += [word for package in upgrade for word in ("--upgrade-package", package)]
         done = subprocess.run(
             argv,
             cwd=work,
-            env={**os.environ, **environment},
+            env={**os.environ, **sources.uv_environment()},
             capture_output=True,
             text=True,
             check=False,

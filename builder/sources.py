@@ -97,7 +97,6 @@ class Sources:
         pairs = {
             "UV_DEFAULT_INDEX": default,
             "UV_INDEX": " ".join(filter(_is_remote, self.extra_indexes)),
-            "UV_NO_INDEX": "1" if self.no_index else None,
             "UV_FIND_LINKS": ",".join(self.find_links) if self.no_index else None,
             "UV_INDEX_STRATEGY": "unsafe-best-match",
             "UV_INSECURE_HOST": " ".join(self.insecure_hosts),
@@ -107,6 +106,10 @@ class Sources:
             "SSL_CERT_FILE": str(self.ca_bundle) if self.ca_bundle else None,
         }
         return {name: value for name, value in pairs.items() if value}
+
+    def uv_options(self) -> list[str]:
+        """Options for uv on this machine that no variable of its environment can say."""
+        return ["--no-index"] if self.no_index else []
 
     def uv_toml(self) -> str:
         """Configuration for uv inside a build: what it can reach from there, and how."""

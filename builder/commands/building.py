@@ -27,10 +27,10 @@ __all__ = ["build_rows", "compatible_rows", "lock_rows", "make_builder", "print_
 def lock_rows(arguments: argparse.Namespace, root: Path) -> int:
     """Write the locks of the selected rows."""
     folders, talk = Folders(root), Talk()
-    environment = load_sources(os.environ).uv_environment()
+    sources = load_sources(os.environ)
     for row in compatible_rows(root, arguments.pattern):
         lock = make_lock(
-            folders.locks, row, environment=environment, upgrade=arguments.upgrade, talk=talk.line
+            folders.locks, row, sources=sources, upgrade=arguments.upgrade, talk=talk.line
         )
         talk.line(f"{row.id}: {len(lock.entries())} distributions locked")
     return 0

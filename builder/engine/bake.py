@@ -92,7 +92,7 @@ def _run(
 ) -> int:
     # Without the variable the stack, a context of the row, is exported as an image of its own, and
     # gzipped: buildx 0.13 adds a default export even where the output is `cacheonly`.
-    process = subprocess.Popen(
+    with subprocess.Popen(
         argv,
         cwd=folder,
         env={**os.environ, "BUILDX_NO_DEFAULT_LOAD": "1"},
@@ -100,22 +100,24 @@ def _run(
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-    )
-    assert process.stderr is not None
-    chunks: queue.Queue[str | None] = queue.Queue()
-    reader = threading.Thread(target=_pump, args=(process.stderr, chunks), daemon=True)
-    reader.start()
-    try:
-        for chunk in _until_closed(chunks):
-            for text in progress.feed(chunk):
-                talk.line(text)
-            log.writelines(progress.take_log())
-            news(progress.status())
-        return process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
+    ) as process:
+        assert process.stderr is not None
+        chunks: queue.Queue[str | None] = queue.Queue()
+        reader = threading.Thread(target=_pump, args=(process.stderr, chunks), daemon=True)
+        reader.start()
+        try:
+            for chunk in _until_closed(chunks):
+                for text in progress.feed(chunk):
+                    talk.line(text)
+                log.writelines(progress.take_log())
+                news(progress.status())
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            process.wait()
+            reader.join()
 
 
 def _pump(stream: IO[str], chunks: queue.Queue[str | None]) -> None:

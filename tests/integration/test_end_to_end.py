@@ -14,14 +14,15 @@ from builder.engine.client import inspect_image
 from builder.errors import BuildFailed, InvalidInput
 from builder.folders import Folders
 from builder.lock import make_lock
-from builder.records import BuildRecord, read_record
+from builder.records import BuildRecord, Outcome, read_record
 from builder.sources import Sources
+from validate.report.render import load_rows, write_reports
+from validate.run import validate_image
 
 
 def lock_all(folders: Folders, sources: Sources) -> None:
     for row in compatible_rows(folders.root, None):
-        environment = sources.uv_environment()
-        make_lock(folders.locks, row, environment=environment, talk=lambda _: None)
+        make_lock(folders.locks, row, sources=sources, talk=lambda _: None)
 
 
 def build(builder: Builder) -> BuildRecord:
@@ -96,3 +97,21 @@ def test_a_failing_step_is_named_recorded_and_leaves_no_secret(
     assert record.status == "failed"
     assert record.digest is None
     assert not list(folders.cache.glob("secrets-*"))
+
+
+def test_the_row_is_validated_and_reported(
+    fixture_builder: Builder, fixture_sources: Sources
+) -> None:
+    """The checks that need no real torch; the records of both stages end in one summary."""
+    folders = fixture_builder.folders
+    lock_all(folders, fixture_sources)
+    (plan,) = fixture_builder.plan(compatible_rows(folders.root, None))
+    (record,) = fixture_builder.build([plan])
+    validated = validate_image(plan.record, record, folders.out, tiers=("static",))
+    assert validated.verdict is Outcome.PASSED, validated.checks
+    assert {check.id for check in validated.checks} >= {"S13", "S16", "C11", "C15"}
+    assert validated.digest == record.digest
+    rows = load_rows(folders.out)
+    write_reports(folders.out, rows)
+    assert f"`{record.digest}`" in (folders.out / "summary.md").read_text()
+    assert 'name="yolov8-fixture" tests="4" failures="0"' in (folders.out / "junit.xml").read_text()

@@ -12,6 +12,7 @@ import uv
 from builder.errors import InvalidInput, SourceUnreachable
 from builder.lock import load_lock, lock_inputs, make_lock
 from builder.matrix import load_matrix, select
+from builder.sources import Sources
 from builder.spec import ImageSpec
 
 
@@ -109,7 +110,7 @@ def test_locking_writes_both_files_and_leaves_cuda_out_of_a_cpu_row(
     )
     talk: list[str] = []
     row = rows["yolov8-cpu"]
-    lock = make_lock(tmp_path, row, environment={}, talk=talk.append)
+    lock = make_lock(tmp_path, row, sources=Sources(), talk=talk.append)
     assert {entry.name for entry in lock.entries()} == {"nvidia-ml-py", "numpy"}
     torch = lock.record.artifacts[0]
     assert (torch.name, torch.version, torch.status) == ("torch", "2.8.0+cpu", "verified")
@@ -136,7 +137,7 @@ def test_a_failed_resolution_says_why_and_writes_nothing(
     stub_uv.write_text(f"import sys\nsys.exit({stderr!r})\n")
     folder = tmp_path / "locks"
     with pytest.raises(error, match=message):
-        make_lock(folder, rows["yolov8-cpu"], environment={}, talk=lambda _: None)
+        make_lock(folder, rows["yolov8-cpu"], sources=Sources(), talk=lambda _: None)
     assert not folder.exists()
 
 

@@ -33,7 +33,8 @@ def demand_parity(seen: Comparison, measurements: Measurements) -> str:
         )
     measurements.add(f"{prefix}.smallest_overlap", parity.smallest_overlap, "", parity.compared)
     measurements.add(f"{prefix}.score_difference", parity.largest_difference, "", parity.compared)
-    source = f"trained for {seen.train_seconds:.0f} s on shapes" if seen.trained else "official"
+    trained = f"weights trained for {seen.train_seconds:.0f} s on shapes"
+    source = trained if seen.trained else "official weights"
     if not parity.within(FP32):
         failed(f"{seen.kind} differs from its checkpoint ({source}): {parity}")
-    return f"{parity} ({source} weights, {seen.imgsz} px)"
+    return f"{parity} ({source}, {seen.imgsz} px)"

@@ -36,7 +36,7 @@ def test_both_families_share_every_layer_up_to_the_checkpoints(
     quickstart: dict[str, tuple[PlanRecord, BuildRecord]], client: DockerClient
 ) -> None:
     layers = [
-        client.api.inspect_image(build.reference)["RootFS"]["Layers"]
+        client.images.get(build.reference).attrs["RootFS"]["Layers"]
         for _, build in quickstart.values()
     ]
     own = 2  # checkpoints and runtime; with flash-attn the second family has one layer more

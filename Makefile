@@ -4,7 +4,7 @@ PATTERN ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv quickstart test lint unit integration build-all validate-all engine engine-stop clean lock check update-facts schema
+.PHONY: help venv quickstart test lint unit integration build-all validate-all engine engine-stop clean lock lock-host check update-facts schema
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ clean: venv ## remove what was made here: our images, containers, results, cache
 
 lock: venv ## resolve the matrix anew into locks/
 	@$(PY) build.py lock $(if $(PATTERN),'$(PATTERN)')
+
+lock-host: venv ## resolve the toolkit's own dependencies anew into locks/host.txt
+	@.venv/bin/uv pip compile pyproject.toml --group dev --universal --python-version 3.10 \
+		--generate-hashes --no-header --quiet --output-file locks/host.txt
 
 check: venv ## can every row of the matrix work?
 	@$(PY) build.py check $(if $(PATTERN),'$(PATTERN)')

@@ -17,12 +17,12 @@ from builder.folders import Folders
 from builder.matrix import load_matrix, select
 from builder.records import BuildRecord, Outcome, PlanRecord, ValidationRecord, read_record
 from builder.talk import Talk, human_seconds
-from validate.reference import validate_reference
+from validate.reference import reference_folder, validate_reference
 from validate.report.render import load_rows, table, write_reports
 from validate.run import Tier, validate_image
 from validate.verdict import TIERS
 
-__all__ = ["parse_tiers", "quickstart", "report", "validate"]
+__all__ = ["conclude", "parse_tiers", "quickstart", "report", "validate"]
 
 QUICKSTART_ROWS = ("yolov8-cu128", "yolov12-cu128")
 _PLAIN_WIDTH = 170
@@ -41,7 +41,7 @@ def validate(arguments: argparse.Namespace, root: Path) -> int:
         record = validate_reference(
             arguments.image, folders.out, tiers=tiers, require=require, talk=talk.line, only=only
         )
-        return _conclude([record], None, folders)
+        return conclude([record], None, reference_folder(folders.out, record.digest))
     records = []
     for plan, build in _built(folders, arguments.pattern):
         talk.line(f"{plan.id}: validating {build.reference}")
@@ -57,7 +57,7 @@ def validate(arguments: argparse.Namespace, root: Path) -> int:
         )
         talk.line(f"{plan.id}: {record.verdict.value} in {human_seconds(record.seconds)}")
         records.append(record)
-    return _conclude(records, [record.id for record in records], folders)
+    return conclude(records, [record.id for record in records], folders.out)
 
 
 def report(arguments: argparse.Namespace, root: Path) -> int:
@@ -66,7 +66,7 @@ def report(arguments: argparse.Namespace, root: Path) -> int:
     ids = None
     if arguments.pattern:
         ids = [row.id for row in select(load_matrix(folders.matrix).rows, arguments.pattern)]
-    _show(folders, ids)
+    _show(folders.out, ids)
     return 0
 
 
@@ -86,7 +86,7 @@ def quickstart(arguments: argparse.Namespace, root: Path) -> int:
                 plan.record, build, folders.out, tiers=TIERS, fresh=arguments.fresh, talk=talk.line
             )
         )
-    return _conclude(records, [record.id for record in records], folders)
+    return conclude(records, [record.id for record in records], folders.out)
 
 
 def parse_tiers(text: str | None) -> tuple[Tier, ...]:
@@ -125,17 +125,16 @@ def _built(folders: Folders, pattern: str | None) -> list[tuple[PlanRecord, Buil
     return found
 
 
-def _conclude(
-    records: Sequence[ValidationRecord], ids: Sequence[str] | None, folders: Folders
-) -> int:
-    _show(folders, ids)
+def conclude(records: Sequence[ValidationRecord], ids: Sequence[str] | None, out: Path) -> int:
+    """Write the reports and print the table; ValidationFailed unless every record passed."""
+    _show(out, ids)
     bad = [record for record in records if record.verdict is not Outcome.PASSED]
     if bad:
-        raise ValidationFailed(*(_describe(record) for record in bad))
+        raise ValidationFailed(*(_describe(record, out) for record in bad))
     return 0
 
 
-def _describe(record: ValidationRecord) -> Finding:
+def _describe(record: ValidationRecord, out: Path) -> Finding:
     failures = [
         f"{check.id} {check.outcome.value}: {check.saw or check.reason}"
         for check in record.checks
@@ -145,13 +144,13 @@ def _describe(record: ValidationRecord) -> Finding:
         place=record.id,
         what=f"{record.verdict.value}: {record.reference}",
         why="\n    ".join(failures),
-        todo=f"The whole record is in out/{record.id}/validation.json.",
+        todo=f"The whole record is in {out / record.id / 'validation.json'}.",
     )
 
 
-def _show(folders: Folders, ids: Sequence[str] | None) -> None:
-    rows = load_rows(folders.out, ids)
-    write_reports(folders.out, rows)
+def _show(out: Path, ids: Sequence[str] | None) -> None:
+    rows = load_rows(out, ids)
+    write_reports(out, rows)
     wide = sys.stdout.isatty() and shutil.get_terminal_size().columns >= _PLAIN_WIDTH
     Console(width=None if wide else _PLAIN_WIDTH).print(table(rows))
-    print(f"summary: {folders.out / 'summary.md'}  junit: {folders.out / 'junit.xml'}")
+    print(f"summary: {out / 'summary.md'}  junit: {out / 'junit.xml'}")

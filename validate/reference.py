@@ -15,10 +15,17 @@ from pydantic import ValidationError
 from builder.engine.client import ImageFacts, connect, inspect_image
 from builder.engine.containers import Request, running
 from builder.errors import Finding, InvalidInput
-from builder.records import BuildRecord, Missing, PlanRecord, ValidationRecord, WeightRecord
+from builder.records import (
+    BuildRecord,
+    Missing,
+    PlanRecord,
+    ValidationRecord,
+    WeightRecord,
+    write_record,
+)
 from validate.run import Tier, validate_image
 
-__all__ = ["plan_of", "validate_reference"]
+__all__ = ["plan_of", "reference_folder", "validate_reference"]
 
 DESCRIPTION = "/opt/yolo/image.json"
 UNKNOWN_KEY = "0" * 64
@@ -48,9 +55,20 @@ def validate_reference(
         missing=plan.missing,
         finished="",
     )
+    folder = reference_folder(out, image.digest)
+    write_record(folder / plan.id / "plan.json", plan)
+    write_record(folder / plan.id / "build.json", build)
     return validate_image(
-        plan, build, out, tiers=tiers, require=require, fresh=True, talk=talk, only=only
+        plan, build, folder, tiers=tiers, require=require, fresh=True, talk=talk, only=only
     )
+
+
+def reference_folder(out: Path, digest: str) -> Path:
+    """Return where the records of an image go that was given by reference.
+
+    Not to `out`/<row>: the image names the row itself, and must not replace what a row has proven.
+    """
+    return out / "references" / digest.removeprefix("sha256:")[:12]
 
 
 def _description(client: DockerClient, image: ImageFacts, out: Path) -> bytes:

@@ -16,6 +16,7 @@ from builder.folders import Folders
 from builder.lock import make_lock
 from builder.records import BuildRecord, Outcome, read_record
 from builder.sources import Sources
+from validate.reference import reference_folder, validate_reference
 from validate.report.render import load_rows, write_reports
 from validate.run import validate_image
 
@@ -115,3 +116,17 @@ def test_the_row_is_validated_and_reported(
     write_reports(folders.out, rows)
     assert f"`{record.digest}`" in (folders.out / "summary.md").read_text()
     assert 'name="yolov8-fixture" tests="4" failures="0"' in (folders.out / "junit.xml").read_text()
+
+
+def test_an_image_by_reference_leaves_the_rows_records_alone(
+    fixture_builder: Builder, fixture_sources: Sources
+) -> None:
+    """The image says itself which row it is; nobody has to believe it."""
+    folders = fixture_builder.folders
+    lock_all(folders, fixture_sources)
+    record = build(fixture_builder)
+    validated = validate_reference(record.reference, folders.out, tiers=("static",))
+    assert validated.verdict is Outcome.PASSED, validated.checks
+    assert not (folders.row("yolov8-fixture") / "validation.json").exists()
+    (row,) = load_rows(reference_folder(folders.out, validated.digest))
+    assert row.verdict == "PASSED"

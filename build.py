@@ -9,8 +9,10 @@ stdout is data, stderr is talk. Exit codes: 0 ok, 2 bad usage or matrix, 3 nothi
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from builder.errors import ToolkitError
@@ -46,7 +48,14 @@ def parser() -> argparse.ArgumentParser:
     pattern(sub)
     sub.add_argument("--json", action="store_true", help="one JSON document")
     sub.add_argument("--why", metavar="ID", help="the whole reasoning for one row")
-    sub.add_argument("--jsonl", action="store_true", help="judge combinations from stdin")
+    sub.add_argument("--online", action="store_true", help="also ask the hosts for every file")
+    sub.add_argument(
+        "--jsonl",
+        action="store_const",
+        dest="function",
+        const="builder.commands.combinations:check_combinations",
+        help="judge combinations from stdin, one JSON object a line",
+    )
 
     sub = command("lock", "builder.commands.building:lock_rows", "resolve rows into hash locks")
     pattern(sub)
@@ -126,5 +135,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def use_own_environment() -> None:
+    """Go on in .venv when this Python lacks the tools; `python3 build.py` then just works."""
+    if find_spec("pydantic") is not None:
+        return
+    python = ROOT / ".venv" / "bin" / "python"
+    if not python.exists() or Path(sys.prefix) == ROOT / ".venv":
+        sys.exit("build.py: the tools are not installed\n    Run: make venv")
+    os.execv(python, [str(python), *sys.argv])  # noqa: S606 - our own interpreter, as argv list
+
+
 if __name__ == "__main__":
+    use_own_environment()
     sys.exit(main())

@@ -29,6 +29,19 @@ from builder.yamlfile import Document, KeyPath, load_yaml
 __all__ = ["Matrix", "load_matrix", "parse_matrix", "select"]
 
 
+# What the judge calls by another name than the file does.
+_OF_WEIGHTS = {"weights": "", "sha256": "sha256", "asset_tag": "url", "weights_lineage": "lineage"}
+_WRITTEN_AS = {
+    **dict.fromkeys(_OF_WEIGHTS, "weights"),
+    "onnxruntime_gpu": "onnxruntime",
+    "gpu": "gpus",
+    "sm": "gpus",
+    "flash_attn_source": "flash_attn",
+    "glibc": "suite",
+    "base": "suite",
+}
+
+
 @dataclass(frozen=True)
 class Matrix:
     """The rows of a matrix in file order, the file they come from, and where each is defined."""
@@ -37,14 +50,29 @@ class Matrix:
     budgets: Mapping[str, Mapping[str, Mapping[str, float]]]
     document: Document
 
-    def place(self, row: ImageSpec, field: str = "") -> str:
-        """Where `field` of a row is written, as `matrix.yaml:14:18`."""
-        if field in {"weights", "distribution"}:
-            return self.document.place(("families", row.family, field))
-        if field == "ultralytics":
-            return self.document.place(("distributions", row.distribution, "version"))
-        path: KeyPath = ("stacks", row.stack.name, field) if field else ("stacks", row.stack.name)
-        return self.document.place(path, key=not field)
+    def place(self, row: ImageSpec, field: str = "", value: str = "") -> str:
+        """Where `field` of a row is written, as `matrix.yaml:14:18`.
+
+        Where a field has several values, `value` says which: a GPU, a checkpoint.
+        """
+        stack: KeyPath = ("stacks", row.stack.name)
+        if not field:
+            return self.document.place(stack, key=True)
+        written = _WRITTEN_AS.get(field, field)
+        if field in _OF_WEIGHTS and any(weight.name == value for weight in row.weights):
+            entry: KeyPath = ("weights", value)
+            within = (*entry, _OF_WEIGHTS[field]) if _OF_WEIGHTS[field] else entry
+            return self.document.place(within, key=within == entry)
+        paths: dict[str, KeyPath] = {
+            "weights": ("families", row.family, "weights"),
+            "distribution": ("families", row.family, "distribution"),
+            "ultralytics": ("distributions", row.distribution, "version"),
+            "platform": ("platform",),
+        }
+        path = paths.get(written, (*stack, written))
+        if written == "gpus" and value in row.stack.gpus:
+            path = (*path, row.stack.gpus.index(value))
+        return self.document.place(path)
 
 
 def load_matrix(path: Path) -> Matrix:

@@ -13,7 +13,16 @@ from builder.compat.values import CPU, Gpu, parse, parse_cuda, sm_name
 from builder.compat.verdict import Conflict, Verdict
 from builder.spec import ImageSpec, Weight
 
-__all__ = ["SKIPPED", "check", "configs_of", "minimum_driver", "nearest_to", "sms_for"]
+__all__ = [
+    "SKIPPED",
+    "Config",
+    "check",
+    "configs_of",
+    "judged",
+    "minimum_driver",
+    "nearest_to",
+    "sms_for",
+]
 
 SKIPPED = frozenset({"tensorrt-index", "flash-attn-index"})
 """In a matrix `index` is where torch comes from; these parts have sources of their own."""
@@ -25,13 +34,21 @@ Config = dict[str, object]
 
 def check(spec: ImageSpec) -> Verdict:
     """Judge one row: pure, no I/O."""
-    found: dict[tuple[str, str, str], Conflict] = {}
+    return Verdict.of(tuple(conflict for conflict, _ in judged(spec)))
+
+
+def judged(spec: ImageSpec) -> list[tuple[Conflict, Config]]:
+    """Judge one row: what was found, failures first, each with the values that it is about."""
+    found: dict[tuple[str, str, str], tuple[Conflict, Config]] = {}
     for config in configs_of(spec):
         for conflict in judge(config, without=SKIPPED).findings:
-            named = _naming(conflict, config)
-            found.setdefault((named.rule, named.severity, named.message), named)
-    findings = _with_fallback(tuple(map(_strict, found.values())), spec)
-    return Verdict.of(tuple(sorted(findings, key=lambda finding: finding.severity)))
+            named = _strict(_naming(conflict, config))
+            found.setdefault((named.rule, named.severity, named.message), (named, config))
+    if _has_fallback([conflict for conflict, _ in found.values()], spec):
+        pairs = [(_with_fallback(conflict), config) for conflict, config in found.values()]
+    else:
+        pairs = list(found.values())
+    return sorted(pairs, key=lambda pair: pair[0].severity)
 
 
 def configs_of(spec: ImageSpec) -> list[Config]:
@@ -89,31 +106,57 @@ def _strict(conflict: Conflict) -> Conflict:
     return conflict._replace(severity="fail") if conflict.rule == "gpu-known" else conflict
 
 
-def _with_fallback(findings: tuple[Conflict, ...], spec: ImageSpec) -> tuple[Conflict, ...]:
+def _has_fallback(findings: Iterable[Conflict], spec: ImageSpec) -> bool:
     """A GPU without FlashAttention falls back to plain attention; a row needs one that has it."""
     blocked = [finding for finding in findings if finding.rule == "flash-attn-gpu"]
-    if not blocked or len(blocked) >= len(spec.stack.gpus):
-        return findings
-    return tuple(
-        finding._replace(
-            severity="warn",
-            message=f"{finding.message}: it runs without flash-attn",
-            fix="Expected on this GPU; nothing to do.",
-        )
-        if finding.rule == "flash-attn-gpu"
-        else finding
-        for finding in findings
+    return 0 < len(blocked) < len(spec.stack.gpus)
+
+
+def _with_fallback(finding: Conflict) -> Conflict:
+    if finding.rule != "flash-attn-gpu":
+        return finding
+    return finding._replace(
+        severity="warn",
+        message=f"{finding.message}: it runs without flash-attn",
+        fix="Expected on this GPU; nothing to do.",
     )
 
 
 def nearest_to(spec: ImageSpec) -> dict[str, object] | None:
-    """Return what to change in a failing row (key -> value); None when no change is known."""
-    for config in configs_of(spec):
-        verdict = judge(config, without=SKIPPED)
-        if verdict.verdict == "fail":
-            other = nearest(config, verdict, without=SKIPPED)
-            return None if other is None else changes(config, other)
-    return None
+    """Return what to change in a failing row (key -> value); None when no change is known.
+
+    A change that helps one GPU or checkpoint is carried over to the others, and judged there.
+    """
+    configs = configs_of(spec)
+    found = dict.fromkeys(
+        _naming(finding, config)
+        for config in configs
+        for finding in judge(config, without=SKIPPED).findings
+    )
+    without = SKIPPED | {"flash-attn-gpu"} if _has_fallback(found, spec) else SKIPPED
+    edits: Config = {}
+    for _ in range(len(configs)):
+        failing = next((c for c in configs if judge(c, without=without).verdict == "fail"), None)
+        if failing is None:
+            break
+        other = nearest(failing, without=without)
+        if other is None:
+            return None
+        step = changes(failing, other)
+        edits.update(step)
+        configs = [_carried(config, failing, step) for config in configs]
+    works = all(judge(config, without=without).verdict != "fail" for config in configs)
+    return edits if edits and works else None
+
+
+_OWN = frozenset({"gpu", "weights", "sha256", "asset_tag", "weights_lineage"})
+
+
+def _carried(config: Config, failing: Config, step: Config) -> Config:
+    """Return `config` with `step`; what belongs to one GPU or checkpoint changes only there."""
+    own = {key for key in _OWN & step.keys() if config.get(key) != failing.get(key)}
+    edited = {**config, **{key: value for key, value in step.items() if key not in own}}
+    return {key: value for key, value in edited.items() if value is not None}
 
 
 def sms_for(gpus: Iterable[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ answered with a finding of the rule `input`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, TextIO
 
 from builder.compat.judge import Board
@@ -20,7 +20,9 @@ LONGEST_LINE = 1024 * 1024
 """Bytes. A combination takes a few hundred; what is longer is not read into memory whole."""
 
 _REMEMBERED = 20_000
+_encode = json.JSONEncoder().encode
 _answers: dict[str, str] = {}
+_texts: dict[int, tuple[Conflict, str]] = {}
 
 
 class _UnreadableError(Exception):
@@ -58,7 +60,7 @@ def answer(line: bytes | None) -> str:
     except _UnreadableError as error:
         problem = Conflict("input", "fail", str(error), "", "", ())
         return _joined(error.name, _body(Verdict("fail", (problem,)), None))
-    known = repr(sorted(config.items()))
+    known = repr(config)
     body = _answers.get(known)
     if body is None:
         board = Board.of(config)
@@ -69,40 +71,52 @@ def answer(line: bytes | None) -> str:
 
 
 def _joined(name: object, body: str) -> str:
-    return f'{{"id": {json.dumps(name)}, {body}}}'
+    return f'{{"id": {_encode(name)}, {body}}}'
 
 
 def _body(verdict: Verdict, near: dict[str, object] | None) -> str:
-    whole = {
-        "verdict": verdict.verdict,
-        "findings": [finding.as_json() for finding in verdict.findings],
-        "nearest": near,
-    }
-    return json.dumps(whole)[1:-1]
+    findings = ", ".join(map(_told, verdict.findings))
+    told = "null" if near is None else _encode(near)
+    return f'"verdict": "{verdict.verdict}", "findings": [{findings}], "nearest": {told}'
+
+
+def _told(finding: Conflict) -> str:
+    """Return a finding as JSON. Rules remember what they found, so the same objects come again."""
+    known = _texts.get(id(finding))
+    if known is not None and known[0] is finding:
+        return known[1]
+    text = _encode(finding.as_json())
+    if len(_texts) < _REMEMBERED:
+        _texts[id(finding)] = finding, text
+    return text
 
 
 def _read(line: bytes | None) -> tuple[object, dict[str, object]]:
     if line is None:
         raise _UnreadableError(f"the line is longer than {LONGEST_LINE} bytes")
-    repeated: list[str] = []
-
-    def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-        listed = list(pairs)
-        found = dict(listed)
-        if len(found) < len(listed):
-            names = [key for key, _ in listed]
-            repeated.extend(sorted({key for key in names if names.count(key) > 1})[:5])
-        return found
-
+    _repeated.clear()
     try:
-        document = json.loads(line.decode("utf-8-sig"), object_pairs_hook=unique)
+        document = _decoder.decode(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise _UnreadableError("the line is not UTF-8") from None
     except RecursionError:
         raise _UnreadableError("the line is nested too deeply") from None
     except ValueError as error:
         raise _UnreadableError(f"the line is not JSON: {str(error)[:120]}") from None
-    return _combination(document, repeated)
+    return _combination(document, _repeated)
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [key for key, _ in pairs]
+        _repeated.extend(sorted({key for key in names if names.count(key) > 1})[:5])
+    return found
+
+
+_repeated: list[str] = []
+"""The keys that the line being read gives twice."""
+_decoder = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _combination(document: object, repeated: list[str]) -> tuple[object, dict[str, object]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from packaging.version import Version
 
 from builder.compat.judge import Board
+from builder.compat.rule import Proposals
 from builder.compat.values import Gpu, cuda_tag, parse, sm_name
-from builder.compat.verdict import Conflict, Verdict
+from builder.compat.verdict import Verdict
 
 __all__ = ["changes", "nearest", "nearest_to_board"]
 
@@ -16,6 +17,7 @@ _STEPS = 8  # as many values may change
 _PATIENCE = 40  # rows tried in all
 
 Config = dict[str, object]
+Edits = dict[str, str | None]
 
 
 def nearest(
@@ -35,7 +37,7 @@ def nearest_to_board(board: Board) -> Config | None:
     findings = list(board.conflicts())
     if not board.failures or any(f.rule == "input" for f in findings):
         return None
-    search = _Search({f.rule for f in findings if f.severity == "warn"})
+    search = _Search(board.config, {f.rule for f in findings if f.severity == "warn"})
     for _ in range(_STEPS):
         step = search.better(board)
         if step is None:
@@ -49,86 +51,88 @@ def nearest_to_board(board: Board) -> Config | None:
 class _Search:
     """Take up proposals one at a time, as long as each leaves fewer clashes than before."""
 
-    def __init__(self, doubts: set[str]) -> None:
+    def __init__(self, start: Mapping[str, object], doubts: set[str]) -> None:
+        self._start = start
         self._doubts = doubts
         self._patience = _PATIENCE
-        self._seen: set[frozenset[tuple[str, object]]] = set()
+        self._seen: set[frozenset[tuple[str, object]]] = {frozenset()}
         self.fallback: Config | None = None
 
     def better(self, board: Board) -> Board | None:
         """Return the first proposal that helps, else the first that trades clashes."""
         before = board.failures
         level: Board | None = None
-        for candidate in self._candidates(board):
+        clashes = _clashes(board)
+        for edits in self._candidates(board):
             if self._patience == 0:
                 return None
             self._patience -= 1
-            answer = board.moved(candidate)
-            left = answer.failures
-            if left == 0 and self._adds_doubt(answer):
-                self.fallback = self.fallback or candidate
-            elif left < before:
+            answer = board.moved(edits, before if level is None else before - 1)
+            if answer is None:
+                continue
+            if answer.failures == 0 and self._adds_doubt(answer):
+                self.fallback = self.fallback or dict(answer.config)
+            elif answer.failures < before:
                 return answer
-            elif left == before and level is None and _clashes(answer) != _clashes(board):
+            elif level is None and _clashes(answer) != clashes:
                 level = answer
         return None if self.fallback else level
 
     def _adds_doubt(self, answer: Board) -> bool:
-        return any(conflict.rule not in self._doubts for conflict in answer.conflicts())
+        return any(rule.name not in self._doubts for rule in answer.found)
 
-    def _candidates(self, board: Board) -> Iterator[Config]:
-        """Yield rows with one proposal taken up; leaving a key out comes last."""
-        proposals = list(_proposals(board.conflicts()))
-        proposals.sort(key=lambda proposal: proposal[1] is None)
-        for key, value in proposals:
-            candidate = _changed(board.config, key, value)
-            mark = frozenset(candidate.items())
-            if candidate != board.config and mark not in self._seen:
+    def _candidates(self, board: Board) -> Iterator[Edits]:
+        """Yield what can be changed, as far as the row that comes of it was not tried before."""
+        here = board.config
+        start = self._start
+        for key, value in _in_turns(board.proposals()):
+            if here.get(key) == value:
+                continue
+            edits = _edits(here, key, value)
+            whole = {**board.edits, **edits} if board.edits else edits
+            mark = frozenset([item for item in whole.items() if start.get(item[0]) != item[1]])
+            if mark not in self._seen:
                 self._seen.add(mark)
-                yield candidate
+                yield edits
 
 
 def _clashes(board: Board) -> set[tuple[str, tuple[str, ...]]]:
     return {(c.rule, c.keys) for c in board.conflicts() if c.severity == "fail"}
 
 
-def _proposals(findings: Iterable[Conflict]) -> Iterator[tuple[str, str | None]]:
-    """Yield proposals in turns: each finding's first for every key, then its second, ..."""
-    lists = [
-        [(key, value) for value in values]
-        for finding in findings
-        if finding.severity == "fail"
-        for key, values in finding.instead
-        if key in finding.keys or key in {"cuda", "index", "flash_attn_source"}
-    ]
+def _in_turns(lists: Sequence[Proposals]) -> Iterator[tuple[str, str | None]]:
+    """Yield each list's first, then its second, ...; leaving a key out comes last."""
+    leaving_out = []
     for turn in range(max(map(len, lists), default=0)):
         for proposals in lists:
             if turn < len(proposals):
-                yield proposals[turn]
+                if proposals[turn][1] is None:
+                    leaving_out.append(proposals[turn])
+                else:
+                    yield proposals[turn]
+    yield from leaving_out
 
 
-def _changed(config: Mapping[str, object], key: str, value: str | None) -> Config:
-    """Return `config` with one value changed, and what is said twice changed along."""
-    changed = dict(config)
+def _edits(config: Mapping[str, object], key: str, value: str | None) -> Edits:
+    """Return what changes with `key`: what is said twice changes along."""
     if value is None:
-        changed.pop(key, None)
-        return changed
-    changed[key] = value
-    torch = str(config.get("torch", ""))
-    if key == "cuda" and "+" in torch:
-        local = "cpu" if value == "cpu" else cuda_tag(value)
-        changed["torch"] = f"{Version(torch).public}+{local}"
-        if "cuda" not in config:
-            del changed["cuda"]
+        return {key: None}
+    if key == "index" and key not in config:
+        return {}
+    edits: Edits = {key: value}
+    if key == "cuda":
+        torch = str(config.get("torch", ""))
+        if "+" in torch:
+            local = "cpu" if value == "cpu" else cuda_tag(value)
+            renamed = {"torch": f"{Version(torch).public}+{local}"}
+            return {**edits, **renamed} if "cuda" in config else {**renamed}
     if key == "gpu" and "sm" in config:
         gpu = parse("gpu", value)[1]
         if isinstance(gpu, Gpu):
-            changed["sm"] = sm_name(gpu.sm)
-    if key == "index" and key not in config:
-        del changed["index"]
+            edits["sm"] = sm_name(gpu.sm)
     if key == "weights" and "weights_lineage" in config and not value.startswith("yolov12"):
-        changed["weights_lineage"] = "upstream"
-    return changed
+        edits["weights_lineage"] = "upstream"
+    return edits
 
 
 def changes(config: Mapping[str, object], other: Mapping[str, object]) -> dict[str, object]:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 from packaging.version import Version
 
+from builder.apt import redact
 from builder.compat.rules.flash import fitting_wheels, wanted_wheel
 from builder.compat.values import Python as PythonVersion
 from builder.compat.values import parse, parse_cuda
 from builder.compat.verdict import Conflict
 from builder.spec import ImageSpec
 
-__all__ = ["Addresses", "Remote", "ask", "remotes_of"]
+__all__ = ["Addresses", "Remote", "answers", "ask", "remotes_of"]
 
 _TIMEOUT = httpx.Timeout(5.0, connect=3.0)
 _MANIFESTS = (
@@ -86,7 +87,7 @@ def _wheels(spec: ImageSpec, addresses: Addresses) -> Iterator[Remote]:
 
 
 def _base(base: str, addresses: Addresses) -> Remote:
-    name, _, tag = base.partition("@")[0].partition(":")
+    name, _, tag = base.partition("@")[0].removeprefix("docker.io/").partition(":")
     digest = base.partition("@")[2]
     repository = name if "/" in name else f"library/{name}"
     url = f"{addresses.registry}/v2/{repository}/manifests/{digest or tag or 'latest'}"
@@ -95,12 +96,27 @@ def _base(base: str, addresses: Addresses) -> Remote:
 
 def ask(remotes: list[Remote], client: httpx.Client | None = None) -> tuple[Conflict, ...]:
     """Ask for every remote once; return what is missing, different or unreachable."""
+    return tuple(answers(remotes, client).values())
+
+
+def answers(remotes: list[Remote], client: httpx.Client | None = None) -> dict[Remote, Conflict]:
+    """Ask for every remote once; return what is wrong with those with which something is.
+
+    A host that could not be reached is not waited for again.
+    """
+    found: dict[Remote, Conflict] = {}
+    silent: dict[str, str] = {}
     with client or httpx.Client(timeout=_TIMEOUT, follow_redirects=True) as session:
-        found = (_ask(session, remote) for remote in remotes)
-        return tuple(conflict for conflict in found if conflict is not None)
+        for remote in remotes:
+            if conflict := _ask(session, remote, silent):
+                found[remote] = conflict
+    return found
 
 
-def _ask(client: httpx.Client, remote: Remote) -> Conflict | None:
+def _ask(client: httpx.Client, remote: Remote, silent: dict[str, str]) -> Conflict | None:
+    host = urlsplit(remote.url).hostname or remote.url
+    if host in silent:
+        return _unreachable(remote, host, silent[host])
     try:
         if remote.contains:
             return _listed(client, remote)
@@ -109,8 +125,9 @@ def _ask(client: httpx.Client, remote: Remote) -> Conflict | None:
         )
         if remote.key == "base" and answer.status_code == httpx.codes.UNAUTHORIZED:
             answer = _with_token(client, remote, answer)
-    except httpx.HTTPError as error:
-        return _conflict(remote, "warn", f"could not ask for {remote.what}: {_plain(error)}")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        silent[host] = _plain(error)
+        return _unreachable(remote, host, silent[host])
     return _judged(remote, answer)
 
 
@@ -146,8 +163,13 @@ def _judged(remote: Remote, answer: httpx.Response) -> Conflict | None:
 
 
 def _conflict(remote: Remote, severity: str, message: str) -> Conflict:
-    return Conflict("online", severity, message, "", remote.url, (remote.key,))
+    return Conflict("online", severity, message, "", redact(remote.url), (remote.key,))
 
 
-def _plain(error: httpx.HTTPError) -> str:
-    return f"{type(error).__name__} {error}".strip()[:160]
+def _unreachable(remote: Remote, host: str, why: str) -> Conflict:
+    what = f"could not ask for {remote.what}: {host} is unreachable ({why})"
+    return _conflict(remote, "warn", what)
+
+
+def _plain(error: Exception) -> str:
+    return redact(f"{type(error).__name__} {error}".strip()[:160])

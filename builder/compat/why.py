@@ -11,7 +11,7 @@ from builder.compat.rule import Row, Rule
 from builder.compat.verdict import Conflict
 from builder.spec import ImageSpec
 
-__all__ = ["why"]
+__all__ = ["in_words", "why"]
 
 
 def why(spec: ImageSpec) -> str:
@@ -29,7 +29,7 @@ def why(spec: ImageSpec) -> str:
                 fresh += told_rule
         lines += ["", f"{_about(config)}:", *(fresh or ["  nothing further"])]
     if verdict.verdict == "fail":
-        lines += ["", f"Nearest row that works: {_nearest(spec)}"]
+        lines += ["", f"Nearest row that works: {in_words(nearest_to(spec))}"]
     return "\n".join(lines) + "\n"
 
 
@@ -57,7 +57,7 @@ def _rules(
     row, problems = read(config)
     blocks = [_finding(problem) for problem in problems]
     for rule in all_rules():
-        if rule.name in SKIPPED or not rule.needs <= set(row.values):
+        if rule.name in SKIPPED or not rule.applies(row.named):
             continue
         found = rule(row)
         # What one GPU can't do may be no more than a doubt about the row: see check().
@@ -68,7 +68,7 @@ def _rules(
 
 
 def _passed(rule: Rule, row: Row) -> list[str]:
-    keys = dict.fromkeys(key for name in rule.reads for key in row.origins.get(name, ()))
+    keys = dict.fromkeys(key for name in rule.reads for key in row.origins(name))
     return [f"  ok    {rule.name}: {rule.title} ({', '.join(keys)})"]
 
 
@@ -81,8 +81,8 @@ def _finding(conflict: Conflict) -> list[str]:
     return lines
 
 
-def _nearest(spec: ImageSpec) -> str:
-    changed = nearest_to(spec)
+def in_words(changed: Mapping[str, object] | None) -> str:
+    """Return what to change as text: `torch 2.8.0, without flash_attn`."""
     if changed is None:
         return "none is known"
     return ", ".join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
@@ -30,14 +31,19 @@ _THROUGH_ONNX = frozenset(
 )
 
 
+_bound = lru_cache(maxsize=1024)(Version)
+
+
 def _within(version: Version, row: dict[str, Any]) -> bool:
-    return version >= Version(row["from"]) and (row["to"] is None or version <= Version(row["to"]))
+    return version >= _bound(row["from"]) and (row["to"] is None or version <= _bound(row["to"]))
 
 
-def after(version: Version) -> list[Version]:
+@lru_cache(maxsize=1024)
+def after(version: Version) -> tuple[Version, ...]:
     """Return ultralytics releases from `version` on that nothing is known against."""
     withdrawn = releases("index", "ultralytics")
-    return [v for v in ordered("index", "ultralytics") if v >= version and not withdrawn[v][1]]
+    known = ordered("index", "ultralytics")
+    return tuple(v for v in known if v >= version and not withdrawn[v][1])
 
 
 @rule("weights-only", "this ultralytics can load checkpoints with this torch")
@@ -293,13 +299,17 @@ def onnxruntime_python(
     )
 
 
-@rule("onnxruntime-driver", "the driver is new enough for onnxruntime-gpu's CUDA")
+@rule(
+    "onnxruntime-driver",
+    "the driver is new enough for onnxruntime-gpu's CUDA",
+    unless="runtime",
+)
 def onnxruntime_driver(
-    onnxruntime_gpu: Version | None, driver: tuple[int, ...], runtime: Cuda | None = None
+    onnxruntime_gpu: Version | None, driver: tuple[int, ...]
 ) -> Iterator[Conflict]:
     """With no CUDA named, that of onnxruntime-gpu sets the floor."""
     major = _ort_major(onnxruntime_gpu) if onnxruntime_gpu else None
-    if major is None or runtime is not None:
+    if major is None:
         return
     floor = load("cuda")["majors"][str(major)]
     if driver < tuple(int(part) for part in floor.split("."))[: len(driver)]:

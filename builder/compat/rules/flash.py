@@ -70,13 +70,18 @@ class Wanted(NamedTuple):
 
     def without(self, field: str) -> Wanted:
         """Return this with one thing left open."""
-        changed: dict[str, Any] = {field: None}
-        if field == "torch":
-            changed["abis"] = _ANY
-        return self._replace(**changed)
+        return _without(self, field)
 
 
 _ANY = frozenset({True, False})
+
+
+@lru_cache(maxsize=20_000)
+def _without(wanted: Wanted, field: str) -> Wanted:
+    changed: dict[str, Any] = {field: None}
+    if field == "torch":
+        changed["abis"] = _ANY
+    return wanted._replace(**changed)
 
 
 @lru_cache(maxsize=20_000)
@@ -163,7 +168,7 @@ def flash_attn_wheel(
         return
     fitting = fitting_wheels(flash_attn, wanted)
     if not fitting:
-        yield _missing(flash_attn, wheels, wanted, torch)
+        yield Conflict(*_missing(flash_attn, wanted)[:6], _instead(flash_attn, wanted, torch))
         return
     yield from _doubts(flash_attn, entry, fitting, torch)
 
@@ -202,9 +207,8 @@ def _doubts(
         )
 
 
-def _missing(
-    flash_attn: Version, wheels: tuple[Wheel, ...], wanted: Wanted, torch: Version | None
-) -> Conflict:
+@lru_cache(maxsize=20_000)
+def _missing(flash_attn: Version, wanted: Wanted) -> Conflict:
     """Say which of the named values no wheel serves: the smallest set that already has none."""
     culprits = wanted
     for field in ("abi", "python", "cuda", "torch"):
@@ -216,11 +220,10 @@ def _missing(
     hint = f"Use flash-attn {others[-1]}, or build it" if others else "Build it"
     return fail(
         f"flash-attn {flash_attn} has no official wheel for {_described(culprits)}; pip would "
-        f"compile for hours. {_offered(flash_attn, wheels, wanted)}",
+        f"compile for hours. {_offered(flash_attn, wanted)}",
         " ".join(["flash_attn", *(_FIELDS[field] for field in named_fields)]),
         fix=f"{hint} (flash_attn_source: build).",
         source=load("flash_attn")["sources"]["wheels"],
-        instead=_alternatives(flash_attn, wanted, torch),
     )
 
 
@@ -237,9 +240,9 @@ def _described(wanted: Wanted) -> str:
     return ", ".join(parts) or "this row"
 
 
-def _offered(flash_attn: Version, wheels: tuple[Wheel, ...], wanted: Wanted) -> str:
+def _offered(flash_attn: Version, wanted: Wanted) -> str:
     only_torch = wanted.without("abi").without("python").without("cuda")
-    same_torch = fitting_wheels(flash_attn, only_torch) or wheels
+    same_torch = fitting_wheels(flash_attn, only_torch) or wheels_of(flash_attn) or ()
     pythons = sorted({w.python for w in same_torch}, key=_minor)
     torches = sorted({w.torch for w in same_torch}, key=_minor)
     tags = sorted({w.tag for w in same_torch})
@@ -252,19 +255,32 @@ def _minor(name: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _alternatives(
-    flash_attn: Version, wanted: Wanted, torch: Version | None
-) -> dict[str, list[object]]:
-    options: dict[str, list[object]] = {"flash_attn": [*releases_for(wanted)[::-1][:6]]}
+def _instead(flash_attn: Version, wanted: Wanted, torch: Version | None) -> _Instead:
+    served, before, after = _alternatives(flash_attn, wanted)
+    if torch is None:
+        return (*before, *after)
+    near = tuple(name for name, minor in _near_minors(torch) if minor in served)
+    return (*before, ("torch", near[:4]), *after)
+
+
+@lru_cache(maxsize=8192)
+def _near_minors(torch: Version) -> tuple[tuple[str, str], ...]:
+    return tuple((str(v), f"{v.major}.{v.minor}") for v in near_releases(torch))
+
+
+@lru_cache(maxsize=20_000)
+def _alternatives(flash_attn: Version, wanted: Wanted) -> tuple[frozenset[str], _Instead, _Instead]:
+    """Return the torch minors that are served, and what else to try, before torch and after it."""
+    releases = [str(release) for release in releases_for(wanted)[::-1][:6]]
+    before: _Instead = (("flash_attn", (*releases, None)),)
     if wanted.abi is not None and fitting_wheels(flash_attn, wanted.without("abi")):
-        options["cxx11abi"] = ["FALSE" if wanted.abi else "TRUE"]
+        before += (("cxx11abi", ("FALSE" if wanted.abi else "TRUE",)),)
     if wanted.python is not None:
-        served = {w.python for w in fitting_wheels(flash_attn, wanted.without("python"))}
-        options["python"] = [p for p in ("3.12", "3.11", "3.10", "3.13") if p in served]
-    if torch is not None:
-        served = {w.torch for w in fitting_wheels(flash_attn, wanted.without("torch"))}
-        near = (v for v in near_releases(torch) if f"{v.major}.{v.minor}" in served)
-        options["torch"] = list[object](near)[:4]
-    options["flash_attn_source"] = ["build"]
-    options["flash_attn"].append(None)
-    return options
+        pythons = {w.python for w in fitting_wheels(flash_attn, wanted.without("python"))}
+        near = tuple(p for p in ("3.12", "3.11", "3.10", "3.13") if p in pythons)
+        before += (("python", near),)
+    served = frozenset(w.torch for w in fitting_wheels(flash_attn, wanted.without("torch")))
+    return served, before, (("flash_attn_source", ("build",)),)
+
+
+_Instead = tuple[tuple[str, tuple[str | None, ...]], ...]

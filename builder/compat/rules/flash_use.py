@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
@@ -49,11 +50,7 @@ def flash_attn_gpu(
         why = f"it has code for {', '.join(sm_name(c) for c in codes) or 'none'} only, and no PTX"
     else:
         return
-    able = [
-        v
-        for v in ordered("flash_attn")
-        if (row := named("flash_attn", v)) and any(compatible(arch, c) for c in row["sass"])
-    ]
+    able = _able(arch)
     keys = "flash_attn arch runtime" if built and not entry["hopper_only"] else "flash_attn arch"
     yield fail(
         f"flash-attn {flash_attn} does not run on {sm_name(arch)}: {why}",
@@ -65,6 +62,13 @@ def flash_attn_gpu(
             "cuda": ["12.8", "12.9"] if built else [],
         },
     )
+
+
+@cache
+def _able(arch: int) -> tuple[Version, ...]:
+    """Return the releases whose wheels have code for a GPU."""
+    known = ((v, named("flash_attn", v)) for v in ordered("flash_attn"))
+    return tuple(v for v, row in known if row and any(compatible(arch, c) for c in row["sass"]))
 
 
 def _compiled(entry: dict[str, Any], runtime: Cuda | None) -> list[int]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from packaging.version import Version
-
 from builder.compat.facts import load
 from builder.compat.rule import fail, rule, warn
 from builder.compat.values import CPU, Base, Cuda, Gpu, compatible, parse_cuda, sm_name
@@ -75,10 +73,10 @@ def gpu_platform(gpu: Gpu | str, platform: str) -> Iterator[Conflict]:
         )
 
 
-@rule("cuda-gpu", "this CUDA can make code for this GPU")
-def cuda_gpu(runtime: Cuda, arch: int, torch: Version | None = None) -> Iterator[Conflict]:
+@rule("cuda-gpu", "this CUDA can make code for this GPU", unless="torch")
+def cuda_gpu(runtime: Cuda, arch: int) -> Iterator[Conflict]:
     """Judge CUDA x compute capability. With torch named, torch's own kernels decide."""
-    if runtime == CPU or torch is not None:
+    if runtime == CPU:
         return
     table = load("cuda")["architectures"]
     covered = {name: codes for name, codes in table.items() if runtime.covers(parse_cuda(name))}

@@ -35,10 +35,6 @@ def _starts(name: str, prefix: str) -> bool:
     return " " not in name and " " not in prefix and Version(name) == Version(prefix)
 
 
-def _is_jetson(gpu: Gpu | str | None) -> bool:
-    return isinstance(gpu, Gpu) and gpu.kind == "jetson"
-
-
 @rule("jetpack-release", "JetPack is a release that is known")
 def jetpack_release(jetpack: str) -> Iterator[Conflict]:
     """An unlisted release is a doubt: only 5.1 and newer are in the data."""
@@ -111,7 +107,7 @@ def jetpack_cuda(jetpack: str, runtime: Cuda) -> Iterator[Conflict]:
     )
 
 
-@rule("jetpack-tensorrt", "TensorRT on a Jetson is the one that its JetPack ships")
+@rule("jetpack-tensorrt", "TensorRT on a Jetson is the one that its JetPack ships", beside="tegra")
 def jetpack_tensorrt(
     tensorrt: Requirement,
     jetpack: str | None = None,
@@ -119,8 +115,6 @@ def jetpack_tensorrt(
     python: Python | None = None,
 ) -> Iterator[Conflict]:
     """pip refuses Tegra: TensorRT comes as JetPack's apt packages, for the system's Python."""
-    if jetpack is None and not _is_jetson(gpu):
-        return
     rows = packs(jetpack, gpu)
     named = (
         f"JetPack {jetpack}"
@@ -180,7 +174,7 @@ def _agree(one: Version, other: Version) -> bool:
     return one.release[:length] == other.release[:length]
 
 
-@rule("jetson-torch", "torch for a Jetson has CUDA that its JetPack can run")
+@rule("jetson-torch", "torch for a Jetson has CUDA that its JetPack can run", beside="tegra")
 def jetson_torch(
     torch: Version,
     index: str,
@@ -188,7 +182,7 @@ def jetson_torch(
     jetpack: str | None = None,
 ) -> Iterator[Conflict]:
     """Wheels of the package index are not Jetson wheels up to JetPack 6."""
-    if index != "pypi" or (jetpack is None and not _is_jetson(gpu)):
+    if index != "pypi":
         return
     built = default_cuda(torch, "aarch64")
     keys = " ".join(

@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from builder.compat.facts import load, named, ordered
 from builder.compat.rule import fail, rule, warn
-from builder.compat.values import CPU, Cuda, Gpu, Python
+from builder.compat.values import CPU, Cuda, Python
 from builder.compat.verdict import Conflict
 
 _PACKAGE = re.compile(r"tensorrt([-_]cu\d+)?([-_](libs|bindings))?")
@@ -34,14 +34,7 @@ class Wanted(NamedTuple):
 @lru_cache(maxsize=4096)
 def resolve(tensorrt: Requirement, python: str | None = None) -> Wanted | None:
     """Return what pip would install; None when the data don't tell."""
-    name = tensorrt.name.lower().replace("_", "-").replace(".", "-")
-    flavour = name.removeprefix("tensorrt").strip("-").split("-")[0] or None
-    known = [v for v in ordered("tensorrt") if _is_offered(v, flavour)]
-    fitting = [v for v in known if tensorrt.specifier.contains(v, prereleases=False)]
-    exact = True
-    if not fitting:
-        fitting = [v for v in known if _starts(tensorrt, v)]
-        exact = False
+    flavour, fitting, exact = _fitting(tensorrt)
     usable = [
         v for v in fitting if python and python in _pythons(flavour or _plain(v), v, "x86_64")
     ]
@@ -49,6 +42,18 @@ def resolve(tensorrt: Requirement, python: str | None = None) -> Wanted | None:
         return None
     version = (usable or fitting)[-1]
     return Wanted(flavour or _plain(version), version, exact)
+
+
+@lru_cache(maxsize=4096)
+def _fitting(tensorrt: Requirement) -> tuple[str | None, list[Version], bool]:
+    """Return the flavour that is named, the releases that are meant, and whether pip sees them."""
+    name = tensorrt.name.lower().replace("_", "-").replace(".", "-")
+    flavour = name.removeprefix("tensorrt").strip("-").split("-")[0] or None
+    known = [v for v in ordered("tensorrt") if _is_offered(v, flavour)]
+    fitting = [v for v in known if tensorrt.specifier.contains(v, prereleases=False)]
+    if fitting:
+        return flavour, fitting, True
+    return flavour, [v for v in known if _starts(tensorrt, v)], False
 
 
 @lru_cache(maxsize=4096)
@@ -100,18 +105,9 @@ def _requirement(flavour: str, version: Version) -> str:
     return f"tensorrt-{flavour}=={version}" if _is_offered(version, flavour) else ""
 
 
-def on_jetson(gpu: Gpu | str | None, jetpack: str | None) -> bool:
-    """Whether TensorRT comes from JetPack here."""
-    return jetpack is not None or (isinstance(gpu, Gpu) and gpu.kind == "jetson")
-
-
-@rule("tensorrt-release", "TensorRT is a release that the package index has")
-def tensorrt_release(
-    tensorrt: Requirement, jetpack: str | None = None, gpu: Gpu | str | None = None
-) -> Iterator[Conflict]:
+@rule("tensorrt-release", "TensorRT is a release that the package index has", unless="tegra")
+def tensorrt_release(tensorrt: Requirement) -> Iterator[Conflict]:
     """Judge the requirement itself."""
-    if on_jetson(gpu, jetpack):
-        return
     wanted = resolve(tensorrt)
     if not _PACKAGE.fullmatch(tensorrt.name.lower()):
         yield warn(
@@ -179,12 +175,10 @@ def _nearest(offered: list[str], asked: Version | None) -> list[str]:
     return sorted(offered, key=far)[:8]
 
 
-@rule("tensorrt-index", "the package index at hand has TensorRT's libraries")
-def tensorrt_index(
-    tensorrt: Requirement, index: str, jetpack: str | None = None, gpu: Gpu | str | None = None
-) -> Iterator[Conflict]:
+@rule("tensorrt-index", "the package index at hand has TensorRT's libraries", unless="tegra")
+def tensorrt_index(tensorrt: Requirement, index: str) -> Iterator[Conflict]:
     """The -libs package is a stub that downloads from NVIDIA's own index."""
-    if index != "pypi" or on_jetson(gpu, jetpack) or tensorrt.name.endswith("bindings"):
+    if index != "pypi" or tensorrt.name.endswith("bindings"):
         return
     yield fail(
         f"{tensorrt} installs its -libs part from NVIDIA's own index: the package index has a stub "
@@ -196,17 +190,11 @@ def tensorrt_index(
     )
 
 
-@rule("tensorrt-cuda", "TensorRT is built for the CUDA major of the row")
+@rule("tensorrt-cuda", "TensorRT is built for the CUDA major of the row", unless="tegra")
 def tensorrt_cuda(
-    tensorrt: Requirement,
-    runtime: Cuda,
-    python: Python | None = None,
-    jetpack: str | None = None,
-    gpu: Gpu | str | None = None,
+    tensorrt: Requirement, runtime: Cuda, python: Python | None = None
 ) -> Iterator[Conflict]:
     """Judge TensorRT x CUDA major; a plain `tensorrt` resolves to one of them."""
-    if on_jetson(gpu, jetpack):
-        return
     if runtime == CPU:
         yield warn(
             f"{tensorrt} needs CUDA; this row has none",
@@ -244,30 +232,19 @@ def tensorrt_cuda(
     )
 
 
-@rule("tensorrt-python", "TensorRT has bindings for this Python and platform")
+@rule("tensorrt-python", "TensorRT has bindings for this Python and platform", unless="tegra")
 def tensorrt_python(
-    tensorrt: Requirement,
-    python: Python | None = None,
-    machine: str | None = None,
-    jetpack: str | None = None,
-    gpu: Gpu | str | None = None,
+    tensorrt: Requirement, python: Python | None = None, machine: str | None = None
 ) -> Iterator[Conflict]:
     """Judge the bindings' wheels."""
     wanted = resolve(tensorrt, python.minor if python else None)
-    if wanted is None or on_jetson(gpu, jetpack) or machine in {"windows", "macos"}:
+    if wanted is None or machine in {"windows", "macos"}:
         return
     here = machine or "x86_64"
     bindings = bindings_of(wanted.flavour, wanted.version)
-    others = [
-        v
-        for v in ordered("tensorrt")
-        if (python.minor if python else "3.11") in _pythons(wanted.flavour, v, here)
-    ]
-    near = sorted(
-        others,
-        key=lambda v: (abs(v.major - wanted.version.major), abs(v.minor - wanted.version.minor)),
-    )
-    options = {"tensorrt": packages_of(wanted.flavour, near)[:8]}
+    if here in bindings and (python is None or python.minor in bindings[here]["python"]):
+        return
+    options = {"tensorrt": _bound(wanted, python.minor if python else "3.11", here)}
     source = "package index, wheel tags (measured)"
     if not bindings:
         yield fail(
@@ -292,7 +269,7 @@ def tensorrt_python(
             source=source,
             instead=options,
         )
-    elif python is not None and python.minor not in bindings[here]["python"]:
+    elif python is not None:
         offered = bindings[here]["python"]
         yield fail(
             f"{wanted.package} has no bindings for Python {python.minor}: there are "
@@ -304,3 +281,12 @@ def tensorrt_python(
             source=source,
             instead={**options, "python": offered[::-1]},
         )
+
+
+def _bound(wanted: Wanted, python: str, machine: str) -> list[str]:
+    """Return the packages that have bindings, nearest to `wanted` first."""
+    near = sorted(
+        (v for v in ordered("tensorrt") if python in _pythons(wanted.flavour, v, machine)),
+        key=lambda v: (abs(v.major - wanted.version.major), abs(v.minor - wanted.version.minor)),
+    )
+    return packages_of(wanted.flavour, near)[:8]

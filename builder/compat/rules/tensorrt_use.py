@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
@@ -13,21 +13,19 @@ from packaging.version import Version
 from builder.compat.facts import load, named, ordered
 from builder.compat.rule import fail, rule, warn
 from builder.compat.rules.gpu import older
-from builder.compat.rules.tensorrt import bindings_of, on_jetson, packages_of, resolve
-from builder.compat.values import Cuda, Gpu, Python, parse_cuda, sm_name
+from builder.compat.rules.tensorrt import bindings_of, packages_of, resolve
+from builder.compat.values import Python, parse_cuda, sm_name
 from builder.compat.verdict import Conflict
 
 _FIRST_BLACKWELL = Version("10.8")
 _BLACKWELL = (100, 120)
 
 
-@rule("tensorrt-gpu", "TensorRT supports this GPU")
-def tensorrt_gpu(
-    tensorrt: Requirement, arch: int, jetpack: str | None = None, gpu: Gpu | str | None = None
-) -> Iterator[Conflict]:
+@rule("tensorrt-gpu", "TensorRT supports this GPU", unless="tegra")
+def tensorrt_gpu(tensorrt: Requirement, arch: int) -> Iterator[Conflict]:
     """Judge TensorRT x compute capability, from below and from above."""
     wanted = resolve(tensorrt)
-    if wanted is None or on_jetson(gpu, jetpack):
+    if wanted is None:
         return
     chosen = _supports(wanted.version, wanted.flavour, arch)
     if chosen is None:
@@ -77,26 +75,18 @@ def _supports(version: Version, flavour: str, arch: int) -> bool | None:
     return True if arch in codes or version >= Version("10.16") else None
 
 
-@rule("tensorrt-glibc", "the system's glibc is new enough for TensorRT's bindings")
+@rule("tensorrt-glibc", "the system's glibc is new enough for TensorRT's bindings", unless="tegra")
 def tensorrt_glibc(
-    tensorrt: Requirement,
-    glibc: Version,
-    machine: str | None = None,
-    jetpack: str | None = None,
-    gpu: Gpu | str | None = None,
+    tensorrt: Requirement, glibc: Version, machine: str | None = None
 ) -> Iterator[Conflict]:
     """Judge the bindings' manylinux tags."""
     wanted = resolve(tensorrt)
-    if wanted is None or on_jetson(gpu, jetpack):
+    if wanted is None:
         return
     here = machine or "x86_64"
     floor = bindings_of(wanted.flavour, wanted.version).get(here, {}).get("glibc")
     if floor and glibc < Version(floor):
-        able = [
-            v
-            for v in ordered("tensorrt")
-            if Version(bindings_of(wanted.flavour, v).get(here, {}).get("glibc") or "99") <= glibc
-        ]
+        able = [v for v, least in _floors(wanted.flavour, here) if least <= glibc]
         options = packages_of(wanted.flavour, able[::-1])
         yield fail(
             f"{wanted.package} needs glibc {floor}; this system has {glibc}",
@@ -107,17 +97,18 @@ def tensorrt_glibc(
         )
 
 
-@rule("tensorrt-driver", "the driver is new enough for TensorRT's CUDA")
-def tensorrt_driver(
-    tensorrt: Requirement,
-    driver: tuple[int, ...],
-    runtime: Cuda | None = None,
-    jetpack: str | None = None,
-    gpu: Gpu | str | None = None,
-) -> Iterator[Conflict]:
+@cache
+def _floors(flavour: str, machine: str) -> list[tuple[Version, Version]]:
+    """Return the releases with bindings for a machine, and the glibc that each needs."""
+    wheels = ((v, bindings_of(flavour, v).get(machine, {})) for v in ordered("tensorrt"))
+    return [(v, Version(wheel["glibc"])) for v, wheel in wheels if wheel.get("glibc")]
+
+
+@rule("tensorrt-driver", "the driver is new enough for TensorRT's CUDA", unless="runtime tegra")
+def tensorrt_driver(tensorrt: Requirement, driver: tuple[int, ...]) -> Iterator[Conflict]:
     """TensorRT has no floor of its own; the CUDA it was built with has."""
     wanted = resolve(tensorrt)
-    if wanted is None or runtime is not None or on_jetson(gpu, jetpack):
+    if wanted is None:
         return
     floor = load("cuda")["majors"][wanted.flavour[2:]]
     if older(driver, floor):
@@ -153,13 +144,7 @@ def tensorrt_ultralytics(
     if found is None:
         return
     speak, why, spec, source = found
-    flavour = wanted.flavour if wanted else "cu12"
-    able = [
-        v
-        for v in ordered("tensorrt")
-        if v in SpecifierSet(spec) and v >= Version("10") and _export_problem(code, v) is None
-    ]
-    options = packages_of(flavour, able[::-1])
+    options = _exportable(wanted.flavour if wanted else "cu12", code, spec)
     yield speak(
         f"ultralytics {code} and TensorRT {asked}: {why}",
         "tensorrt code",
@@ -167,6 +152,13 @@ def tensorrt_ultralytics(
         source=source,
         instead={"tensorrt": options[:8], "ultralytics": ["8.4.190"]},
     )
+
+
+@lru_cache(maxsize=8192)
+def _exportable(flavour: str, code: Version, spec: str) -> list[str]:
+    """Return the packages that this ultralytics exports with, newest first."""
+    fitting = SpecifierSet(spec + ",>=10").filter(ordered("tensorrt"))
+    return packages_of(flavour, [v for v in fitting if _export_problem(code, v) is None][::-1])
 
 
 class _Problem(NamedTuple):

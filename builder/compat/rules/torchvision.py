@@ -80,32 +80,29 @@ def torchvision_python(
 @rule(
     "torchvision-for-ultralytics",
     "a torchvision for this torch and Python exists: ultralytics requires it",
+    unless="torchvision",
 )
 def torchvision_for_ultralytics(
     torch: Version,
     python: Python,
     code: Version,  # noqa: ARG001  # that it is named is what counts
-    torchvision: Version | None = None,
     machine: str | None = None,
 ) -> Iterator[Conflict]:
     """With ultralytics named, torchvision is part of the row even if it is not named."""
-    if torchvision is not None or machine in {"windows", "macos"}:
-        return
+    if machine not in {"windows", "macos"}:
+        yield from _no_vision(torch.public, python, machine)
+
+
+@lru_cache(maxsize=8192)
+def _no_vision(torch: str, python: Python, machine: str | None) -> tuple[Conflict, ...]:
     fitting = [
-        row
-        for v in _visions_for(Version(torch.public))
-        if (row := named("index", v, "torchvision"))
+        row for v in _visions_for(Version(torch)) if (row := named("index", v, "torchvision"))
     ]
     problems = [
-        list(
-            _vision_wheel(
-                f"torchvision for torch {torch.public}", row, python, machine, "torch code"
-            )
-        )
+        list(_vision_wheel(f"torchvision for torch {torch}", row, python, machine, "torch code"))
         for row in fitting
     ]
-    if problems and all(problems):
-        yield problems[-1][0]
+    return (problems[-1][0],) if problems and all(problems) else ()
 
 
 def _vision_wheel(

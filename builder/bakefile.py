@@ -141,7 +141,13 @@ def _stack(plan: Plan, layout: Layout) -> dict[str, object]:
     return {
         **_common(plan, layout, "stack/Dockerfile"),
         "contexts": _install_contexts(layout, stack.name, f"base-{stack.suite}"),
-        "args": {"SOURCE_DATE_EPOCH": str(EPOCH), "PYTHON": stack.python},
+        "args": {
+            "SOURCE_DATE_EPOCH": str(EPOCH),
+            "PYTHON": stack.python,
+            # The stage that the next one stands on: a step without packages is left out.
+            "CUDA": "cuda" if plan.requirements["cuda"] else "venv",
+            "TENSORRT": "tensorrt" if plan.requirements["tensorrt"] else "torch",
+        },
         "output": ["type=cacheonly"],
     }
 
@@ -159,9 +165,17 @@ def _row(plan: Plan, layout: Layout) -> dict[str, object]:
         "args": {
             "SOURCE_DATE_EPOCH": str(EPOCH),
             "RANDOM_WEIGHTS": " ".join(plan.random_weights),
+            **_flash_attention(plan),
         },
         "labels": dict(plan.record.labels),
         "tags": [plan.record.reference],
         # zstd layers need OCI media types: https://docs.docker.com/build/exporters/, 2026-11-23.
         "output": ["type=image,oci-mediatypes=true,compression=zstd,compression-level=3"],
     }
+
+
+def _flash_attention(plan: Plan) -> dict[str, str]:
+    """The stage under the dependencies, for the one Dockerfile that knows flash-attn."""
+    if plan.row.image != "yolov12":
+        return {}
+    return {"FLASH_ATTN": "flash-attn" if plan.requirements["flash-attn"] else "stack"}

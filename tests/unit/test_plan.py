@@ -67,6 +67,23 @@ def test_bake_file_of_the_quickstart_rows(root: Path) -> None:
     compare(GOLDEN / "bake-quickstart.json", text)
 
 
+def test_a_step_without_packages_is_left_out(root: Path) -> None:
+    """An empty layer is there in one build and not in the next."""
+
+    def args(target: str, *missing: Missing) -> dict[str, str]:
+        plans = [plan(root, "yolov12-cu128", missing), plan(root, "yolov8-cu128", missing)]
+        targets: Any = bake_definition(plans, Folders(root).layout())["target"]
+        found: dict[str, str] = targets[target]["args"]
+        return found
+
+    assert args("stack-cu128")["TENSORRT"] == "tensorrt"
+    assert args("stack-cu128", *MISSING)["TENSORRT"] == "torch"
+    assert args("stack-cu128")["CUDA"] == "cuda"
+    assert args("yolov12-cu128")["FLASH_ATTN"] == "flash-attn"
+    assert args("yolov12-cu128", *MISSING)["FLASH_ATTN"] == "stack"
+    assert "FLASH_ATTN" not in args("yolov8-cu128")
+
+
 def test_same_arguments_same_bytes(root: Path) -> None:
     first, second = plan(root, "yolov12-cu128"), plan(root, "yolov12-cu128")
     assert first == second

@@ -17,7 +17,7 @@ def describe(manifest: Manifest) -> str:
         f"Weights: {weights(manifest)}",
         f"Missing: {missing(manifest)}",
         f"  {RUN} --gpus all IMAGE detect                      boxes in the bundled picture",
-        f'  {RUN} -v "$PWD:/work" --user "$(id -u):0" IMAGE detect /work/a.jpg --save /work/out',
+        f'  {RUN} -v "$PWD:/data" --user "$(id -u):0" IMAGE detect /data/a.jpg --save /data/out',
         f"  {RUN} IMAGE info --json                            versions, weights, device",
         f"  {RUN} --gpus all IMAGE export --format onnx        or engine, torchscript",
         f"  {RUN} --gpus all IMAGE doctor                      what is wrong, and what to do",

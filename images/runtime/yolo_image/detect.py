@@ -69,7 +69,7 @@ def prepare_folder(folder: Path) -> None:
     if not writable:
         raise Stop(
             f"{folder}: user {os.getuid()} can't write there. Mount a folder of yours "
-            '(-v "$PWD:/work") and run as its owner: --user "$(id -u):0"'
+            '(-v "$PWD:/data") and run as its owner: --user "$(id -u):0"'
         )
 
 

@@ -41,7 +41,7 @@ def find(source: str | None) -> list[Picture]:
     if not path.is_file():
         raise Stop(
             f"no such file or folder: {source}. Inside the container only mounted folders exist: "
-            'add -v "$PWD:/work" and name it /work/...',
+            'add -v "$PWD:/data" and name it /data/...',
             code=BAD_USAGE,
         )
     return [Picture(source=source, name=path.name)]

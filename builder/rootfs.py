@@ -102,6 +102,15 @@ def _make(suite: str, folder: Path, sources: Sources, epoch: int, talk: Talk) ->
             (work / file).replace(folder / file)
 
 
+def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait for the process, but not longer than `seconds`."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 def mmdebstrap_argv(suite: str, work: Path, sources: Sources) -> list[str]:
     """Return the command that makes `work`/rootfs.tar; Debian sources come on its stdin."""
     apt = sources.apt_for(suite)
@@ -146,8 +155,7 @@ def _run(suite: str, work: Path, sources: Sources, epoch: int, news: Callable[[s
         )
         start = time.monotonic()
         try:
-            while process.poll() is None:
-                time.sleep(0.2)
+            while not _ended(process, seconds=0.5):
                 news(f"{time.monotonic() - start:.0f} s")
         finally:
             if process.poll() is None:

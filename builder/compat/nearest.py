@@ -8,6 +8,7 @@ from packaging.version import Version
 
 from builder.compat.judge import Board
 from builder.compat.rule import Proposals
+from builder.compat.rules.torchvision import visions_for
 from builder.compat.values import Gpu, cuda_tag, parse, sm_name
 from builder.compat.verdict import Verdict
 
@@ -126,6 +127,8 @@ def _edits(config: Mapping[str, object], key: str, value: str | None) -> Edits:
             local = "cpu" if value == "cpu" else cuda_tag(value)
             renamed = {"torch": f"{Version(torch).public}+{local}"}
             return {**edits, **renamed} if "cuda" in config else {**renamed}
+    if key == "torch" and "torchvision" in config:
+        edits |= _pair(value, config["torchvision"])
     if key == "gpu" and "sm" in config:
         gpu = parse("gpu", value)[1]
         if isinstance(gpu, Gpu):
@@ -133,6 +136,17 @@ def _edits(config: Mapping[str, object], key: str, value: str | None) -> Edits:
     if key == "weights" and "weights_lineage" in config and not value.startswith("yolov12"):
         edits["weights_lineage"] = "upstream"
     return edits
+
+
+def _pair(torch: str, torchvision: object) -> Edits:
+    """Return the torchvision that goes with another torch, nothing when the named one does."""
+    wanted, named = parse("torch", torch)[1], parse("torchvision", torchvision)[1]
+    if not isinstance(wanted, Version) or not isinstance(named, Version):
+        return {}
+    fitting = visions_for(Version(wanted.public))
+    if not fitting or Version(named.public) in fitting:
+        return {}
+    return {"torchvision": str(fitting[-1])}
 
 
 def changes(config: Mapping[str, object], other: Mapping[str, object]) -> dict[str, object]:

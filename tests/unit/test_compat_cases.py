@@ -141,3 +141,9 @@ def test_findings_say_why_and_what_to_do() -> None:
             assert "\n" not in finding.message
             if finding.severity == "fail" and finding.rule != "input":
                 assert finding.fix or finding.source or finding.instead, finding
+
+
+def test_torch_and_torchvision_move_together() -> None:
+    """Moving torch alone would only trade one clash for another."""
+    config = {"torch": "2.6.0", "torchvision": "0.21.0", "cuda": "12.6", "gpu": "B200"}
+    assert nearest(config) == {**config, "torch": "2.7.0", "torchvision": "0.22.0", "cuda": "12.8"}

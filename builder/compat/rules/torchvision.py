@@ -21,7 +21,7 @@ def torchvision_pair(torch: Version, torchvision: Version) -> Iterator[Conflict]
     """Judge torch x torchvision by what torchvision requires."""
     vision = named("index", Version(torchvision.public), "torchvision")
     public = Version(torch.public)
-    fitting = _visions_for(public)
+    fitting = visions_for(public)
     newest = ordered("index", "torchvision")[-1]
     if vision is None and (Version(torchvision.public) < newest or public >= Version("2.14")):
         return  # does not exist, or newer than the data: torchvision-release has said so
@@ -30,7 +30,7 @@ def torchvision_pair(torch: Version, torchvision: Version) -> Iterator[Conflict]
     if vision and SpecifierSet(vision["torch"]).contains(public, prereleases=True):
         return
     made_for = vision["torch"].replace("==", "") if vision else "a newer torch"
-    near = [v for v in near_releases(torch) if torchvision in _visions_for(v)]
+    near = [v for v in near_releases(torch) if torchvision in visions_for(v)]
     yield fail(
         f"torchvision {torchvision.public} is made for torch {made_for}, not {public}: it does not "
         "resolve, and forced it fails with `operator torchvision::nms does not exist`",
@@ -42,7 +42,8 @@ def torchvision_pair(torch: Version, torchvision: Version) -> Iterator[Conflict]
 
 
 @lru_cache(maxsize=8192)
-def _visions_for(torch: Version) -> tuple[Version, ...]:
+def visions_for(torch: Version) -> tuple[Version, ...]:
+    """Return the releases of torchvision that are made for this torch, oldest first."""
     return tuple(
         version
         for version, (_, row) in releases("index", "torchvision").items()
@@ -96,7 +97,7 @@ def torchvision_for_ultralytics(
 @lru_cache(maxsize=8192)
 def _no_vision(torch: str, python: Python, machine: str | None) -> tuple[Conflict, ...]:
     fitting = [
-        row for v in _visions_for(Version(torch)) if (row := named("index", v, "torchvision"))
+        row for v in visions_for(Version(torch)) if (row := named("index", v, "torchvision"))
     ]
     problems = [
         list(_vision_wheel(f"torchvision for torch {torch}", row, python, machine, "torch code"))

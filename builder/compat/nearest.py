@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from packaging.version import Version
 
@@ -128,7 +129,7 @@ def _edits(config: Mapping[str, object], key: str, value: str | None) -> Edits:
             renamed = {"torch": f"{Version(torch).public}+{local}"}
             return {**edits, **renamed} if "cuda" in config else {**renamed}
     if key == "torch" and "torchvision" in config:
-        edits |= _pair(value, config["torchvision"])
+        edits |= _pair(value, str(config["torchvision"]))
     if key == "gpu" and "sm" in config:
         gpu = parse("gpu", value)[1]
         if isinstance(gpu, Gpu):
@@ -138,7 +139,8 @@ def _edits(config: Mapping[str, object], key: str, value: str | None) -> Edits:
     return edits
 
 
-def _pair(torch: str, torchvision: object) -> Edits:
+@lru_cache(maxsize=8192)
+def _pair(torch: str, torchvision: str) -> Mapping[str, str]:
     """Return the torchvision that goes with another torch, nothing when the named one does."""
     wanted, named = parse("torch", torch)[1], parse("torchvision", torchvision)[1]
     if not isinstance(wanted, Version) or not isinstance(named, Version):

@@ -71,6 +71,30 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-cache", action="store_true", help="run every step again")
     _build_options(sub)
 
+    sub = command("why", "builder.commands.explain:why", "say what changed since a row was built")
+    sub.add_argument("row", metavar="ID")
+    sub.add_argument("--json", action="store_true", help="one JSON document")
+    _build_options(sub)
+
+    sub = command(
+        "verify-repro", "builder.commands.repro:verify_repro", "build twice, compare every byte"
+    )
+    sub.add_argument("row", metavar="ID")
+    sub.add_argument("--json", action="store_true", help="one JSON document")
+    _build_options(sub)
+
+    sub = command("size", "builder.commands.size:size", "say where the bytes of an image are")
+    sub.add_argument("row", metavar="ID")
+    sub.add_argument("--json", action="store_true", help="one JSON document")
+    sub.add_argument("--top", type=int, default=10, metavar="N", help="entries a layer (10)")
+
+    sub = command(
+        "doctor", "builder.commands.doctor:doctor", "what this machine reaches, has, and lacks"
+    )
+    pattern(sub)
+    sub.add_argument("--json", action="store_true", help="one JSON document")
+    _build_options(sub)
+
     sub = command("validate", "validate.command:validate", "prove that images are what they say")
     pattern(sub)
     _validate_options(sub)

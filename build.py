@@ -8,45 +8,67 @@ stdout is data, stderr is talk. Exit codes: 0 ok, 2 bad usage or matrix, 3 nothi
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeAlias
 
 from builder.errors import ToolkitError
+
+# argparse has no public name for what add_subparsers returns.
+_Commands: TypeAlias = "_SubParsersAction[ArgumentParser]"
 
 ROOT = Path(__file__).resolve().parent
 INTERRUPTED = 130
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> ArgumentParser:
     """Return the parser; each command names its function, which is imported when it is used."""
-    top = argparse.ArgumentParser(
+    top = ArgumentParser(
         prog="build.py",
         description="Build and prove the images that matrix.yaml describes.",
         epilog="PATTERN is a shell pattern on row ids, as `build.py list` prints them.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, function: str, help_text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text, description=help_text)
-        sub.set_defaults(function=function)
-        return sub
+    _row_commands(commands)
+    _build_commands(commands)
+    _image_commands(commands)
+    _machine_commands(commands)
+    return top
 
-    def pattern(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("pattern", nargs="?", metavar="PATTERN", help="row ids (default: all)")
 
-    sub = command("list", "builder.commands.rows:list_rows", "print the rows of the matrix")
-    pattern(sub)
+def _command(commands: _Commands, name: str, function: str, help_text: str) -> ArgumentParser:
+    sub = commands.add_parser(name, help=help_text, description=help_text)
+    sub.set_defaults(function=function)
+    return sub
+
+
+def _pattern(sub: ArgumentParser) -> None:
+    sub.add_argument("pattern", nargs="?", metavar="PATTERN", help="row ids (default: all)")
+
+
+def _json(sub: ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="one JSON document")
 
-    sub = command(
-        "check", "builder.commands.checking:check_rows", "judge whether rows can work at all"
+
+def _row_commands(commands: _Commands) -> None:
+    """What a row is, and whether it can work: nothing is built."""
+    sub = _command(commands, "list", "builder.commands.rows:list_rows", "print the rows")
+    _pattern(sub)
+    _json(sub)
+
+    sub = _command(
+        commands,
+        "check",
+        "builder.commands.checking:check_rows",
+        "judge whether rows can work at all",
     )
-    pattern(sub)
-    sub.add_argument("--json", action="store_true", help="one JSON document")
+    _pattern(sub)
+    _json(sub)
     sub.add_argument("--why", metavar="ID", help="the whole reasoning for one row")
     sub.add_argument("--online", action="store_true", help="also ask the hosts for every file")
     sub.add_argument(
@@ -57,69 +79,103 @@ def parser() -> argparse.ArgumentParser:
         help="judge combinations from stdin, one JSON object a line",
     )
 
-    sub = command("lock", "builder.commands.building:lock_rows", "resolve rows into hash locks")
-    pattern(sub)
+    sub = _command(
+        commands, "lock", "builder.commands.locking:lock_rows", "resolve rows into hash locks"
+    )
+    _pattern(sub)
     sub.add_argument("--upgrade", metavar="PKG", action="append", default=[], help="let PKG move")
 
-    sub = command("plan", "builder.commands.building:print_plan", "print what would be built")
-    pattern(sub)
+    _command(commands, "schema", "builder.commands.rows:schema", "write docs/matrix.schema.json")
+
+
+def _build_commands(commands: _Commands) -> None:
+    """What would be built, why, and building it."""
+    sub = _command(
+        commands, "plan", "builder.commands.building:print_plan", "print what would be built"
+    )
+    _pattern(sub)
     sub.add_argument("--format", choices=["json", "bake"], default="json")
     _build_options(sub)
 
-    sub = command("build", "builder.commands.building:build_rows", "build the rows that changed")
-    pattern(sub)
+    sub = _command(
+        commands, "build", "builder.commands.building:build_rows", "build the rows that changed"
+    )
+    _pattern(sub)
     sub.add_argument("--no-cache", action="store_true", help="run every step again")
     _build_options(sub)
 
-    sub = command("why", "builder.commands.explain:why", "say what changed since a row was built")
-    sub.add_argument("row", metavar="ID")
-    sub.add_argument("--json", action="store_true", help="one JSON document")
-    _build_options(sub)
-
-    sub = command(
-        "verify-repro", "builder.commands.repro:verify_repro", "build twice, compare every byte"
+    sub = _command(
+        commands, "why", "builder.commands.explain:why", "say what changed since a row was built"
     )
     sub.add_argument("row", metavar="ID")
-    sub.add_argument("--json", action="store_true", help="one JSON document")
+    _json(sub)
     _build_options(sub)
 
-    sub = command("size", "builder.commands.size:size", "say where the bytes of an image are")
+    sub = _command(
+        commands,
+        "verify-repro",
+        "builder.commands.repro:verify_repro",
+        "build twice, compare every byte",
+    )
     sub.add_argument("row", metavar="ID")
-    sub.add_argument("--json", action="store_true", help="one JSON document")
+    _json(sub)
+    _build_options(sub)
+
+    sub = _command(
+        commands,
+        "doctor",
+        "builder.commands.doctor:doctor",
+        "what this machine reaches, has, and lacks",
+    )
+    _pattern(sub)
+    _json(sub)
+    _build_options(sub)
+
+
+def _image_commands(commands: _Commands) -> None:
+    """What is in a built image, and whether it is what its row says."""
+    sub = _command(
+        commands, "size", "builder.commands.size:size", "say where the bytes of an image are"
+    )
+    sub.add_argument("row", metavar="ID")
+    _json(sub)
     sub.add_argument("--top", type=int, default=10, metavar="N", help="entries a layer (10)")
 
-    sub = command(
-        "doctor", "builder.commands.doctor:doctor", "what this machine reaches, has, and lacks"
+    sub = _command(
+        commands, "validate", "validate.command:validate", "prove that images are what they say"
     )
-    pattern(sub)
-    sub.add_argument("--json", action="store_true", help="one JSON document")
-    _build_options(sub)
-
-    sub = command("validate", "validate.command:validate", "prove that images are what they say")
-    pattern(sub)
+    _pattern(sub)
     _validate_options(sub)
 
-    sub = command(
-        "report", "validate.command:report", "write out/summary.md and out/junit.xml again"
+    sub = _command(
+        commands, "report", "validate.command:report", "write out/summary.md and junit.xml again"
     )
-    pattern(sub)
+    _pattern(sub)
 
-    sub = command("quickstart", "validate.command:quickstart", "engine, two images, both proven")
+    sub = _command(
+        commands, "quickstart", "validate.command:quickstart", "engine, two images, both proven"
+    )
     sub.add_argument("--fresh", action="store_true", help="don't reuse earlier results")
 
-    sub = command(
-        "engine", "builder.commands.machine:engine", "start or stop a container engine of our own"
+
+def _machine_commands(commands: _Commands) -> None:
+    sub = _command(
+        commands,
+        "engine",
+        "builder.commands.machine:engine",
+        "start or stop a container engine of our own",
     )
     sub.add_argument("action", choices=["start", "stop"])
 
-    command(
-        "clean", "builder.commands.machine:clean", "remove what this toolkit made, and only that"
+    _command(
+        commands,
+        "clean",
+        "builder.commands.machine:clean",
+        "remove what this toolkit made, and only that",
     )
-    command("schema", "builder.commands.rows:schema", "write docs/matrix.schema.json")
-    return top
 
 
-def _build_options(sub: argparse.ArgumentParser) -> None:
+def _build_options(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--allow-missing",
         metavar="auto|PART,...",
@@ -133,7 +189,7 @@ def _build_options(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def _validate_options(sub: argparse.ArgumentParser) -> None:
+def _validate_options(sub: ArgumentParser) -> None:
     sub.add_argument("--image", metavar="REF", help="any image, also one that we did not build")
     sub.add_argument(
         "--tier", metavar="static,cpu,gpu", default="static,cpu,gpu", help="default: all three"

@@ -15,6 +15,7 @@ __all__ = [
     "AptSource",
     "System",
     "for_suite",
+    "named_mirror",
     "parse_list",
     "parse_sources",
     "parse_system",
@@ -192,3 +193,12 @@ def for_suite(sources: Iterable[AptSource], codename: str, suite: str) -> tuple[
         if suites and "main" in source.components:
             found.append(replace(source, suites=suites, components=("main",)))
     return tuple(dict.fromkeys(found))
+
+
+def named_mirror(suite: str, url: str, security: str | None) -> tuple[AptSource, ...]:
+    """Debian's `suite` and its updates from the mirror at `url`, its security fixes from theirs."""
+    main = AptSource(uris=(url,), suites=(suite, f"{suite}-updates"), components=("main",))
+    if security is None:
+        return (main,)
+    fixes = AptSource(uris=(security,), suites=(f"{suite}-security",), components=("main",))
+    return (main, fixes)

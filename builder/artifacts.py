@@ -10,14 +10,13 @@ from packaging.version import Version
 from pydantic import BaseModel, ConfigDict
 
 from builder.known import Known
+from builder.mirrors import GITHUB, NVIDIA, PYTORCH
 from builder.spec import FlashAttention, ImageSpec, StackSpec, TensorRT
 
-__all__ = ["ArtifactLock", "artifacts_of"]
+__all__ = ["ArtifactLock", "artifacts_of", "new_cxx11_abi", "python_tag"]
 
 Part = Literal["torch", "tensorrt", "flash-attn", "distribution"]
-_PYTORCH = "https://download.pytorch.org/whl"
-_NVIDIA = "https://pypi.nvidia.com"
-_FLASH_ATTN = "https://github.com/Dao-AILab/flash-attention/releases/download"
+_FLASH_ATTN = f"{GITHUB}/Dao-AILab/flash-attention/releases/download"
 
 
 class ArtifactLock(BaseModel):
@@ -36,6 +35,22 @@ class ArtifactLock(BaseModel):
     size: int | None
     status: str
 
+    @property
+    def index_page(self) -> str | None:
+        """The page that lists the project's files, where the artifact's host is an index."""
+        if self.url is None or not self.url.startswith((f"{PYTORCH}/", f"{NVIDIA}/")):
+            return None
+        if self.url.startswith(f"{PYTORCH}/"):
+            # PyTorch keeps all files of a build in one folder, and a page per project beside it.
+            return f"{self.url.rpartition('/')[0]}/{self.name}/"
+        return f"{self.url.rpartition('/')[0]}/"
+
+    @property
+    def question(self) -> str | None:
+        """The URL whose answer tells that the file can be had: while the file's own name is only
+        supposed, the page that lists it."""
+        return self.url if self.sha256 is not None else self.index_page or self.url
+
 
 def artifacts_of(row: ImageSpec, known: Sequence[Known]) -> Iterator[ArtifactLock]:
     """Everything that `row` installs from a URL, with its hash where one is known."""
@@ -44,8 +59,9 @@ def artifacts_of(row: ImageSpec, known: Sequence[Known]) -> Iterator[ArtifactLoc
         yield from _pytorch(stack, known)
     if stack.tensorrt is not None:
         yield from _tensorrt(stack.tensorrt, known)
-    if row.flash_attn is not None and stack.cuda is not None:
-        yield _flash_attention(row.flash_attn, stack, Version(stack.cuda), known)
+    flash = row.flash_attn
+    if flash is not None and flash.source == "wheel" and stack.cuda is not None:
+        yield _flash_attention(flash, stack, Version(stack.cuda), known)
     if row.archive is not None:
         yield ArtifactLock(
             part="distribution",
@@ -60,11 +76,11 @@ def artifacts_of(row: ImageSpec, known: Sequence[Known]) -> Iterator[ArtifactLoc
 
 def _pytorch(stack: StackSpec, known: Sequence[Known]) -> Iterator[ArtifactLock]:
     local = "cpu" if stack.cuda is None else "cu" + stack.cuda.replace(".", "")
-    tag = _python_tag(stack)
+    tag = python_tag(stack)
     for name, version in (("torch", stack.torch), ("torchvision", stack.torchvision)):
         full = f"{version}+{local}"
         file = f"{name}-{full}-{tag}-{tag}-manylinux_2_28_x86_64.whl"
-        yield _artifact("torch", name, full, file, f"{_PYTORCH}/{local}/{quote(file)}", known)
+        yield _artifact("torch", name, full, file, f"{PYTORCH}/{local}/{quote(file)}", known)
 
 
 def _tensorrt(tensorrt: TensorRT, known: Sequence[Known]) -> Iterator[ArtifactLock]:
@@ -77,7 +93,7 @@ def _tensorrt(tensorrt: TensorRT, known: Sequence[Known]) -> Iterator[ArtifactLo
     stem = package.replace("-", "_")
     found = next((item for item in known if item.is_wheel_of(f"{stem}_libs", version)), None)
     file = found.file if found else f"{stem}_libs-{version}-py3-none-manylinux_2_28_x86_64.whl"
-    url = f"{_NVIDIA}/{package}-libs/{file}"
+    url = f"{NVIDIA}/{package}-libs/{file}"
     yield _artifact("tensorrt", f"{package}-libs", version, file, url, known)
     yield _artifact("tensorrt", package, version, f"{stem}-{version}.tar.gz", None, known)
 
@@ -85,20 +101,27 @@ def _tensorrt(tensorrt: TensorRT, known: Sequence[Known]) -> Iterator[ArtifactLo
 def _flash_attention(
     flash: FlashAttention, stack: StackSpec, cuda: Version, known: Sequence[Known]
 ) -> ArtifactLock:
-    torch, tag = Version(stack.torch), _python_tag(stack)
-    # torch moved to the new C++ ABI with 2.7 (and in the cu126 build of 2.6):
-    # https://pytorch.org/blog/pytorch2-6/, read 2026-11-23.
-    minor = (torch.major, torch.minor)
-    new_abi = minor >= (2, 7) or (minor == (2, 6) and stack.cuda == "12.6")
+    torch, tag = Version(stack.torch), python_tag(stack)
     file = (
         f"flash_attn-{flash.version}+cu{cuda.major}torch{torch.major}.{torch.minor}"
-        f"cxx11abi{'TRUE' if new_abi else 'FALSE'}-{tag}-{tag}-linux_x86_64.whl"
+        f"cxx11abi{'TRUE' if new_cxx11_abi(stack) else 'FALSE'}-{tag}-{tag}-linux_x86_64.whl"
     )
     url = f"{_FLASH_ATTN}/v{flash.version}/{quote(file)}"
     return _artifact("flash-attn", "flash-attn", flash.version, file, url, known)
 
 
-def _python_tag(stack: StackSpec) -> str:
+def new_cxx11_abi(stack: StackSpec) -> bool:
+    """Whether the stack's torch has the new C++ ABI: since 2.7, and in the cu126 build of 2.6.
+
+    https://pytorch.org/blog/pytorch2-6/, read 2026-11-23.
+    """
+    torch = Version(stack.torch)
+    minor = (torch.major, torch.minor)
+    return minor >= (2, 7) or (minor == (2, 6) and stack.cuda == "12.6")
+
+
+def python_tag(stack: StackSpec) -> str:
+    """Return the wheel tag of the stack's interpreter, such as `cp311`."""
     return "cp" + stack.python.replace(".", "")
 
 

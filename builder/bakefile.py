@@ -15,10 +15,10 @@ from builder.errors import Finding, InvalidInput
 from builder.plan import EPOCH, Plan
 from builder.records import write_atomic
 
-__all__ = ["Layout", "bake_definition", "write_contexts"]
+__all__ = ["ROW_STEPS", "STACK_STEPS", "Layout", "bake_definition", "write_contexts"]
 
-_STACK_STEPS = ("cuda", "torch", "tensorrt")
-_ROW_STEPS = ("flash-attn", "deps", "ultralytics")
+STACK_STEPS = ("cuda", "torch", "tensorrt")
+ROW_STEPS = ("flash-attn", "deps", "ultralytics")
 _SECRETS = ("uv", "ca", "apt-conf", "apt-sources")
 
 
@@ -30,7 +30,7 @@ class Layout:
     contexts: Path
     rootfs: Path
     tools: Path
-    wheelhouse: Path
+    files: Path
     weights: Path
     secrets: Path
 
@@ -41,6 +41,13 @@ class Layout:
     def requirements(self, name: str) -> Path:
         """The folder with the requirement files of a stack or a row."""
         return self.contexts / name / "requirements"
+
+    def wheelhouse(self, name: str) -> Path:
+        """The folder with the local files of a stack or a row, one folder per step.
+
+        A step sees its own alone: a file that another step needs must not run it again.
+        """
+        return self.contexts / name / "wheelhouse"
 
 
 def bake_definition(plans: Sequence[Plan], layout: Layout) -> dict[str, object]:
@@ -60,10 +67,10 @@ def write_contexts(plans: Sequence[Plan], layout: Layout) -> None:
     written: dict[Path, str] = {}
     for plan in plans:
         stack, row = plan.row.stack.name, plan.row.id
-        for step in _STACK_STEPS:
+        for step in STACK_STEPS:
             path = layout.requirements(stack) / f"{step}.txt"
             _write_once(written, path, plan.requirements[step], row)
-        for step in _ROW_STEPS:
+        for step in ROW_STEPS:
             path = layout.requirements(row) / f"{step}.txt"
             _write_once(written, path, plan.requirements[step], row)
         write_atomic(layout.contexts / row / "row" / "image.json", plan.image_json)
@@ -111,17 +118,17 @@ def _common(plan: Plan, layout: Layout, dockerfile: str) -> dict[str, object]:
 def _base(plan: Plan, layout: Layout) -> dict[str, object]:
     target = _common(plan, layout, "base/Dockerfile")
     contexts: dict[str, str] = {}
-    if plan.inputs.base_source == "bootstrap":
+    if plan.base.source == "bootstrap":
         # Only ADD unpacks a tar with owners and modes, and it reads from the main context alone.
         rootfs = layout.rootfs / plan.row.stack.suite
         target["context"] = str(rootfs)
         target["dockerfile"] = os.path.relpath(layout.images / "base" / "Dockerfile", rootfs)
     else:
-        contexts["rootfs"] = f"docker-image://{plan.base_repository}@{plan.inputs.base_digest}"
+        contexts["rootfs"] = f"docker-image://{plan.base_repository}@{plan.base.digest}"
     return {
         **target,
         "contexts": contexts,
-        "args": {"SOURCE_DATE_EPOCH": str(EPOCH), "BASE_SOURCE": plan.inputs.base_source},
+        "args": {"SOURCE_DATE_EPOCH": str(EPOCH), "BASE_SOURCE": plan.base.source},
         "output": ["type=cacheonly"],
     }
 
@@ -132,7 +139,7 @@ def _install_contexts(layout: Layout, name: str, parent: str) -> Mapping[str, st
         role: f"target:{parent}",
         "tools": str(layout.tools),
         "requirements": str(layout.requirements(name)),
-        "wheelhouse": str(layout.wheelhouse),
+        "wheelhouse": str(layout.wheelhouse(name)),
     }
 
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 import httpx
 
-from builder.downloads import open_client
 from builder.folders import Folders
+from builder.httpclient import open_client
 from builder.lock import BaseLock, Lock
 from builder.plan import EPOCH
 from builder.rootfs import bootstrap

@@ -6,21 +6,17 @@ digest. A killed run therefore resumes with the rows that are missing.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-import uv
 from docker import DockerClient
 
-from builder.bakefile import Layout, bake_definition, write_contexts
+from builder.bakefile import Layout, bake_definition
 from builder.bases import BaseChoice, choose_bases
-from builder.downloads import fetch, reachable
 from builder.engine.bake import bake
 from builder.engine.client import connect, inspect_image
 from builder.errors import BuildFailed, Finding, InvalidInput
@@ -28,10 +24,12 @@ from builder.folders import Folders, hash_images
 from builder.lock import load_lock
 from builder.plan import BuildInputs, Plan, make_plan
 from builder.preflight import survey
+from builder.prepare import complete_lock, prepared
+from builder.reach import reachable
 from builder.records import BuildRecord, read_record, write_record
-from builder.requirements import STEPS
 from builder.sources import Sources
 from builder.spec import ImageSpec
+from builder.store import Store
 from builder.talk import Talk, human_bytes, human_seconds
 
 __all__ = ["BuildOptions", "Builder", "Origin"]
@@ -64,16 +62,28 @@ class Builder:
     options: BuildOptions
     talk: Talk
 
-    def plan(self, rows: Sequence[ImageSpec]) -> list[Plan]:
-        """Load locks, ask which sources answer, make the base where needed, plan every row."""
+    @property
+    def _store(self) -> Store:
+        return Store(folders=self.folders, sources=self.sources, talk=self.talk)
+
+    def plan(self, rows: Sequence[ImageSpec], *, complete: bool = True) -> list[Plan]:
+        """Load locks, ask which sources answer, make the base where needed, plan every row.
+
+        With `complete`, what a lock leaves unresolved is resolved when its source answers, and the
+        lock is written.
+        """
         locks = {row.id: load_lock(self.folders.locks, row) for row in rows}
         missing = survey(
             rows,
             locks,
             self.options.allow_missing,
             reach=lambda url: reachable(url, self.sources),
-            have=lambda weight: self.folders.weight(weight).is_file(),
+            have=self._store.has,
         )
+        if complete:
+            for row in rows:
+                absent = {item.part for item in missing[row.id]}
+                locks[row.id] = complete_lock(row, locks[row.id], self._store, absent)
         bases = choose_bases(rows, locks, self.options.base, self.folders, self.sources, self.talk)
         images = hash_images(self.folders.images)
         plans = []
@@ -105,7 +115,7 @@ class Builder:
         changed = [plan for plan in plans if plan.row.id not in records]
         findings: list[Finding] = []
         if changed:
-            with self._prepared(changed) as layout:
+            with prepared(changed, self._store) as layout:
                 for plan in changed:
                     try:
                         records[plan.row.id] = self._build_one(plan, layout, client)
@@ -179,37 +189,7 @@ class Builder:
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             log=str(log.relative_to(self.folders.root)),
             error=error,
+            inputs=dict(plan.inputs),
         )
         write_record(self._record(plan, "build"), record)
         return record
-
-    @contextmanager
-    def _prepared(self, plans: Sequence[Plan]) -> Iterator[Layout]:
-        """Lay out what the builder reads, and yield where; secrets exist only while it runs."""
-        root = self.folders.root
-        self._fetch_weights(plans)
-        self.folders.cache.mkdir(parents=True, exist_ok=True)
-        secrets = Path(tempfile.mkdtemp(prefix="secrets-", dir=self.folders.cache))
-        try:
-            layout = replace(self.folders.layout(), secrets=secrets.relative_to(root))
-            absolute = layout.under(root)
-            absolute.tools.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(uv.find_uv_bin(), absolute.tools / "uv")
-            wanted = "".join(plan.requirements[step] for plan in plans for step in STEPS)
-            self.sources.collect_wheels(wanted, absolute.wheelhouse)
-            self.sources.write_secrets(secrets, [plan.row.stack.suite for plan in plans])
-            write_contexts(plans, absolute)
-            yield layout
-        finally:
-            shutil.rmtree(secrets, ignore_errors=True)
-
-    def _fetch_weights(self, plans: Sequence[Plan]) -> None:
-        for weight in dict.fromkeys(weight for plan in plans for weight in plan.official_weights):
-            fetch(
-                weight.url,
-                self.folders.weight(weight),
-                sha256=weight.sha256,
-                size=weight.size,
-                sources=self.sources,
-                talk=self.talk,
-            )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.bakefile import Layout
+from builder.mirrors import file_of
 from builder.spec import Weight
 
 __all__ = ["Folders", "hash_images"]
@@ -51,6 +52,15 @@ class Folders:
         """Where a checkpoint lies in the local store: by hash, for names are not unique."""
         return self.cache / "weights" / weight.sha256 / weight.name
 
+    def file(self, sha256: str, url: str) -> Path:
+        """Where a file from outside the package index lies in the local store."""
+        return self.files / sha256 / file_of(url)
+
+    @property
+    def files(self) -> Path:
+        """The local store of files from outside the package index, by hash."""
+        return self.cache / "files"
+
     def layout(self) -> Layout:
         """The build's folders, relative to the root so that a plan is the same everywhere."""
         cache = Path(".cache")
@@ -59,21 +69,21 @@ class Folders:
             contexts=cache / "contexts",
             rootfs=cache / "rootfs",
             tools=cache / "tools",
-            wheelhouse=cache / "wheelhouse",
+            files=cache / "files",
             weights=cache / "weights",
             secrets=cache / "secrets",
         )
 
 
 def hash_images(images: Path) -> dict[str, str]:
-    """Map each folder under images/ to a hash of its files: names, executable bits, bytes."""
-    result = {}
-    for folder in sorted(path for path in images.iterdir() if path.is_dir()):
-        digest = hashlib.sha256()
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                mode = "x" if path.stat().st_mode & 0o100 else "-"
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                digest.update(f"{path.relative_to(folder)}\0{mode}\0{content}\n".encode())
-        result[folder.name] = digest.hexdigest()
-    return result
+    """Map each file below images/ to a hash of its executable bit and its bytes."""
+    return {
+        str(path.relative_to(images)): _hash_of(path)
+        for path in sorted(images.rglob("*"))
+        if path.is_file() and path.parent != images and "__pycache__" not in path.parts
+    }
+
+
+def _hash_of(path: Path) -> str:
+    mode = b"x" if path.stat().st_mode & 0o100 else b"-"
+    return hashlib.sha256(mode + path.read_bytes()).hexdigest()

@@ -2,17 +2,20 @@
 
 A row has two files under locks/: `<id>.txt`, what the package index serves, resolved by uv; and
 `<id>.json`, what lies elsewhere (TensorRT's libraries, flash-attn wheels, PyTorch's CPU wheels, a
-source archive, the base image), each with its hash and how well that hash is known. The second file
-also keeps the values of matrix.yaml that the lock was made from, so that a stale lock is noticed.
+source archive, checkpoints, the base image), each with its hash and how well that hash is known.
+The second file also keeps the values of matrix.yaml that the lock was made from, so that a stale
+lock is noticed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import uv
 from pydantic import BaseModel, ConfigDict
@@ -23,13 +26,14 @@ from builder.known import Known, known_artifacts
 from builder.records import Record, read_record, write_atomic, write_record
 from builder.requirements import Locked, parse_lock
 from builder.sources import Sources
-from builder.spec import ImageSpec
+from builder.spec import ImageSpec, Weight
 
 __all__ = [
     "ArtifactLock",
     "BaseLock",
     "Lock",
     "LockRecord",
+    "WeightLock",
     "load_lock",
     "lock_inputs",
     "make_lock",
@@ -51,6 +55,25 @@ class BaseLock(BaseModel):
     status: str
 
 
+class WeightLock(BaseModel):
+    """A checkpoint: official URL, hash, size in bytes, licence, and whose code can load it.
+
+    `lineage_from` says how the lineage is known: `matrix`, or `checkpoint` once a machine had the
+    file and read it off its state-dict keys.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    url: str
+    sha256: str
+    size: int
+    licence: str
+    status: str
+    lineage: str
+    lineage_from: Literal["matrix", "checkpoint"]
+
+
 class LockRecord(Record):
     """`locks/<id>.json`."""
 
@@ -58,6 +81,7 @@ class LockRecord(Record):
     inputs: dict[str, str]
     base: BaseLock
     artifacts: tuple[ArtifactLock, ...]
+    weights: tuple[WeightLock, ...]
 
 
 class Lock(BaseModel):
@@ -71,6 +95,14 @@ class Lock(BaseModel):
     def entries(self) -> tuple[Locked, ...]:
         """The distributions that come from the package index."""
         return parse_lock(self.text)
+
+    def identity(self) -> str:
+        """The hash of what is locked, whatever is known about how well it is known."""
+        known = {"__all__": {"status", "lineage_from"}}
+        record = self.record.model_dump_json(
+            exclude={"base": {"status"}, "artifacts": known, "weights": known}
+        )
+        return hashlib.sha256((self.text + record).encode()).hexdigest()
 
 
 def lock_inputs(row: ImageSpec) -> dict[str, str]:
@@ -90,8 +122,9 @@ def lock_inputs(row: ImageSpec) -> dict[str, str]:
         "flash_attn": row.flash_attn.version if row.flash_attn else "",
         "distribution": row.distribution,
         "ultralytics": row.ultralytics,
-        "archive": row.archive.url if row.archive else "",
+        "archive": f"{row.archive.url} {row.archive.sha256}" if row.archive else "",
         "requirements": " ".join(row.requirements),
+        "weights": " ".join(f"{weight.name}={weight.sha256}" for weight in row.weights),
     }
 
 
@@ -129,6 +162,7 @@ def make_lock(
     talk: Callable[[str], None],
 ) -> Lock:
     """Resolve `row` and write its two files; what was locked before stays unless upgraded."""
+    before = _before(folder, row)
     text_path = folder / f"{row.id}.txt"
     talk(f"{row.id}: resolving")
     resolved = _compile(row, _preferences(folder, row), upgrade, sources)
@@ -137,14 +171,50 @@ def make_lock(
         row=row.id,
         inputs=lock_inputs(row),
         base=_base(row, known),
-        artifacts=tuple(artifacts_of(row, known)),
+        artifacts=tuple(_completed(item, before) for item in artifacts_of(row, known)),
+        weights=tuple(_weight(weight, before) for weight in row.weights),
     )
     write_atomic(text_path, resolved)
     write_record(folder / f"{row.id}.json", record)
-    for artifact in record.artifacts:
-        if artifact.sha256 is None:
-            talk(f"{row.id}: {artifact.name} {artifact.version} stays unresolved: {artifact.url}")
     return Lock(record=record, text=resolved)
+
+
+def _before(folder: Path, row: ImageSpec) -> LockRecord | None:
+    """The earlier lock of `row`, for what this machine may not be able to find out again."""
+    try:
+        return read_record(folder / f"{row.id}.json", LockRecord)
+    except InvalidInput:
+        return None  # damaged, or of an older format: it is written anew
+
+
+def _completed(artifact: ArtifactLock, before: LockRecord | None) -> ArtifactLock:
+    """Keep the hash that an earlier machine computed, for the same file and version."""
+    if artifact.sha256 is not None or before is None:
+        return artifact
+    same = (
+        item
+        for item in before.artifacts
+        if (item.name, item.version) == (artifact.name, artifact.version) and item.sha256
+    )
+    return next(same, artifact)
+
+
+def _weight(weight: Weight, before: LockRecord | None) -> WeightLock:
+    read = before is not None and any(
+        item.sha256 == weight.sha256 and item.lineage_from == "checkpoint"
+        for item in before.weights
+        if item.lineage == weight.lineage
+    )
+    return WeightLock(
+        file=weight.name,
+        url=weight.url,
+        sha256=weight.sha256,
+        size=weight.size,
+        licence=weight.licence,
+        status=weight.status,
+        lineage=weight.lineage,
+        lineage_from="checkpoint" if read else "matrix",
+    )
 
 
 def _preferences(folder: Path, row: ImageSpec) -> str:

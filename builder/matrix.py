@@ -15,7 +15,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from builder.errors import Finding, InvalidInput, NothingSelected
-from builder.matrix_model import DistributionModel, FamilyModel, MatrixModel, StackModel
+from builder.matrix_model import (
+    FLASH_FORMS,
+    DistributionModel,
+    FamilyModel,
+    FlashModel,
+    MatrixModel,
+    SourcesModel,
+    StackModel,
+)
 from builder.spec import (
     Artifact,
     FlashAttention,
@@ -48,6 +56,7 @@ class Matrix:
 
     rows: tuple[ImageSpec, ...]
     budgets: Mapping[str, Mapping[str, Mapping[str, float]]]
+    sources: SourcesModel
     document: Document
 
     def place(self, row: ImageSpec, field: str = "", value: str = "") -> str:
@@ -109,7 +118,7 @@ def parse_matrix(text: str, name: str = "matrix.yaml") -> Matrix:
         raise InvalidInput(*faults)
     excluded = [rule.row for rule in model.exclude]
     kept = tuple(row for row in rows if not _matches_any(row.id, excluded))
-    return Matrix(kept, model.budgets, document)
+    return Matrix(kept, model.budgets, model.sources, document)
 
 
 def select(rows: Sequence[ImageSpec], pattern: str | None) -> tuple[ImageSpec, ...]:
@@ -187,6 +196,8 @@ def _archive(name: str, distribution: DistributionModel) -> Artifact | None:
 def _flash_attention(family: FamilyModel, stack: StackModel) -> FlashAttention | None:
     if not family.flash_attn or stack.flash_attn is None:
         return None
+    if isinstance(stack.flash_attn, FlashModel):
+        return FlashAttention(version=stack.flash_attn.version, source=stack.flash_attn.source)
     return FlashAttention(version=stack.flash_attn, source="wheel")
 
 
@@ -197,6 +208,7 @@ def _weight(model: MatrixModel, name: str) -> Weight:
         url=entry.url,
         sha256=entry.sha256,
         size=entry.size,
+        licence=entry.licence,
         lineage=entry.lineage,
         architecture=entry.architecture,
         status=entry.status,
@@ -274,7 +286,7 @@ def _matches_any(row_id: str, patterns: Iterable[str]) -> bool:
 
 def _describe(detail: ErrorDetails, document: Document) -> Finding:
     """Turn one of pydantic's errors into a finding in the words of the file."""
-    path: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
+    path: KeyPath = tuple(part for part in detail["loc"] if part not in {"[key]", *FLASH_FORMS})
     dotted = ".".join(str(part) for part in path) or "the file"
     place = document.place(path)
     kind = detail["type"]

@@ -6,9 +6,17 @@ from typing import Annotated, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+)
 
-__all__ = ["MatrixModel", "StackModel"]
+__all__ = ["FLASH_FORMS", "FlashModel", "MatrixModel", "SourcesModel", "StackModel"]
 
 
 def _version(text: str) -> str:
@@ -48,6 +56,29 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class FlashModel(_Model):
+    """flash-attn where more is said than its version."""
+
+    version: VersionText
+    source: Literal["wheel", "build"] = Field(
+        description="wheel: the official one, by URL; build: compiled here, which takes hours"
+    )
+
+
+FLASH_FORMS = ("flash_attn as mapping", "flash_attn as version")
+"""How pydantic names the two forms in the place of an error; no part of the file's own path."""
+
+
+def _flash_form(value: object) -> str:
+    return FLASH_FORMS[0 if isinstance(value, dict | FlashModel) else 1]
+
+
+FlashText = Annotated[
+    Annotated[FlashModel, Tag(FLASH_FORMS[0])] | Annotated[VersionText, Tag(FLASH_FORMS[1])],
+    Discriminator(_flash_form),
+]
+
+
 class StackModel(_Model):
     """What rows share: the interpreter, CUDA, torch and all that is tied to one torch build."""
 
@@ -61,8 +92,10 @@ class StackModel(_Model):
     torchvision: VersionText
     tensorrt: PinnedText | None = Field(default=None, description="tensorrt-cuNN==version")
     onnxruntime: PinnedText = Field(description="onnxruntime-gpu==version, or onnxruntime==version")
-    flash_attn: VersionText | None = Field(
-        default=None, description="flash-attn release with an official wheel for this torch"
+    flash_attn: FlashText | None = Field(
+        default=None,
+        description="flash-attn release with an official wheel for this torch, or the release and "
+        "whether to compile it",
     )
     gpus: list[str] = Field(default_factory=list, description="GPUs that the rows promise to serve")
 
@@ -102,8 +135,42 @@ class WeightModel(_Model):
     sha256: Sha256
     size: int = Field(gt=0, description="bytes")
     status: HashStatus
+    licence: str = Field(min_length=1, description="SPDX expression")
     lineage: Literal["yolov8", "yolo11", "yolo12", "turbo"]
     architecture: FileName
+
+
+class ProxiesModel(_Model):
+    """Proxies by scheme, and the hosts that are reached without one."""
+
+    http: Url | None = None
+    https: Url | None = None
+    no: list[str] = Field(default_factory=list)
+
+
+class SourcesModel(_Model):
+    """Where files come from; what is not said here is taken from the machine's configuration.
+
+    Each key is also a variable of the environment, which wins: YOLO_SOURCES_INDEX and so on, lists
+    separated by spaces. Passwords belong there, not into a committed file.
+    """
+
+    index: Url | None = Field(default=None, description="package index (PEP 503)")
+    extra_indexes: list[Url] = Field(default_factory=list)
+    pytorch: list[Url] = Field(
+        default_factory=list, description="mirrors of https://download.pytorch.org/whl"
+    )
+    nvidia: list[Url] = Field(
+        default_factory=list, description="mirrors of https://pypi.nvidia.com"
+    )
+    github: list[Url] = Field(default_factory=list, description="mirrors of https://github.com")
+    weights: list[Url] = Field(default_factory=list, description="folders of checkpoints")
+    wheels: list[Url] = Field(default_factory=list, description="folders of wheels")
+    apt: Url | None = Field(default=None, description="Debian mirror")
+    apt_security: Url | None = Field(default=None, description="mirror of Debian's security suite")
+    proxies: ProxiesModel = ProxiesModel()
+    ca: str | None = Field(default=None, description="CA bundle, a path of this machine")
+    wheelhouse: str | None = Field(default=None, description="folder of wheels on this machine")
 
 
 class ExcludeModel(_Model):
@@ -123,6 +190,7 @@ class MatrixModel(_Model):
     families: dict[Name, FamilyModel] = Field(min_length=1)
     weights: dict[FileName, WeightModel] = Field(min_length=1)
     exclude: list[ExcludeModel] = Field(default_factory=list)
+    sources: SourcesModel = SourcesModel()
     budgets: dict[str, dict[str, dict[str, float]]] = Field(
         default_factory=dict,
         description="upper bounds by GPU, checkpoint and measurement, in the measurement's unit",

@@ -6,16 +6,18 @@ arguments.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import quote
 
 from builder.artifacts import ArtifactLock
+from builder.buildkey import build_key, key_inputs
 from builder.compat import minimum_driver, sms_for
 from builder.errors import Finding, InvalidInput
 from builder.lock import Lock
+from builder.mirrors import file_of
 from builder.records import Missing, PlanRecord, WeightRecord
 from builder.requirements import Locked, render, step_of
 from builder.spec import ImageSpec, Weight
@@ -26,8 +28,12 @@ EPOCH = 1_767_225_600
 """SOURCE_DATE_EPOCH of every layer: 2026-01-01T00:00:00Z. A change rebuilds everything."""
 
 IMAGE_PREFIX = "yolo-images"
+
+WHEELHOUSE = "file:///run/wheelhouse"
+"""Where a build step finds the files of its packages that are not on the package index: they are
+downloaded before the build, for a builder can neither resume nor try a mirror."""
+
 FAMILIES = ("yolov8", "yolov12")
-_PLAN_FORMAT = 1
 _LICENSE = "AGPL-3.0-only"
 _ABSENT = "it could not be had where this image was built"
 
@@ -37,8 +43,8 @@ class BuildInputs:
     """What a plan depends on beside row and lock.
 
     `base_source` is `registry` (the locked digest) or `bootstrap` (made from Debian packages);
-    `base_digest` identifies its content. `images` maps each folder under images/ to the hash of its
-    files. `revision` and `source` (the repository's URL) end in labels and don't force a rebuild.
+    `base_digest` identifies its content. `images` maps each file below images/ to the hash of its
+    content. `revision` and `source` (the repository's URL) end in labels and don't force a rebuild.
     """
 
     base_source: Literal["registry", "bootstrap"]
@@ -48,14 +54,28 @@ class BuildInputs:
     source: str
 
 
+@dataclass(frozen=True)
+class Base:
+    """What the image stands on: `source` and `digest` as in BuildInputs."""
+
+    source: Literal["registry", "bootstrap"]
+    digest: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One image to build: its record, and the files and arguments that the Dockerfiles take."""
+    """One image to build: its record, and the files and arguments that the Dockerfiles take.
+
+    `inputs` names everything that the build key is a hash of; `artifacts` come from outside the
+    package index.
+    """
 
     row: ImageSpec
     record: PlanRecord
-    inputs: BuildInputs
+    base: Base
     base_repository: str
+    inputs: Mapping[str, str]
+    artifacts: tuple[ArtifactLock, ...]
     requirements: Mapping[str, str]
     image_json: str
     random_weights: tuple[str, ...]
@@ -75,11 +95,19 @@ def make_plan(
     random = tuple(weight.architecture for weight in row.weights if "weights" in parts)
     official = () if "weights" in parts else row.weights
     labels = _labels(row, lock, inputs, facts, weights, missing)
-    build_key = _build_key(row, inputs, requirements, image_json, labels)
+    named = key_inputs(
+        row,
+        epoch=EPOCH,
+        base=f"{inputs.base_source} {inputs.base_digest}",
+        files=inputs.images,
+        entries=entries,
+        image_json=image_json,
+        labels=labels,
+    )
     record = PlanRecord.model_validate(
         {
             **{key: facts[key] for key in _RECORD_KEYS},
-            "build_key": build_key,
+            "build_key": build_key(named),
             "reference": f"{IMAGE_PREFIX}/{row.id}:{'local-partial' if parts else 'local'}",
             "packages": {entry.name: _version(entry, lock) for entry in entries},
             "weights": weights,
@@ -90,7 +118,13 @@ def make_plan(
     return Plan(
         row=row,
         record=record,
-        inputs=inputs,
+        base=Base(inputs.base_source, inputs.base_digest),
+        inputs=named,
+        artifacts=tuple(
+            artifact
+            for artifact in lock.record.artifacts
+            if artifact.url is not None and artifact.part not in parts
+        ),
         base_repository=lock.record.base.repository,
         requirements=requirements,
         image_json=image_json,
@@ -132,7 +166,7 @@ def _by_artifact(artifact: ArtifactLock, row: str) -> Locked:
         name=artifact.name,
         version=artifact.version,
         hashes=(artifact.sha256,),
-        url=artifact.url,
+        url=f"{WHEELHOUSE}/{quote(file_of(artifact.url))}" if artifact.url else None,
     )
 
 
@@ -211,7 +245,7 @@ def _labels(
         f"{oci}.base.name": base,
         f"{oci}.base.digest": inputs.base_digest,
         f"{own}.row": row.id,
-        f"{own}.lock": _sha256(lock.text + lock.record.model_dump_json()),
+        f"{own}.lock": lock.identity(),
         f"{own}.minimum-driver": str(facts["minimum_driver"] or ""),
         f"{own}.sms": ",".join(sms_for(row.stack.gpus)),
         f"{own}.missing": ",".join(item.part for item in missing),
@@ -219,30 +253,3 @@ def _labels(
         f"{own}.flash-attn": str(facts["flash_attn"] or ""),
         f"{own}.weights": ",".join(f"{item.file}={item.sha256 or 'random'}" for item in weights),
     }
-
-
-def _build_key(
-    row: ImageSpec,
-    inputs: BuildInputs,
-    requirements: Mapping[str, str],
-    image_json: str,
-    labels: Mapping[str, str],
-) -> str:
-    """Hash of everything that decides the image's content; revision and source don't."""
-    others = set(FAMILIES) - {row.image}
-    moving = {"org.opencontainers.image.revision", "org.opencontainers.image.source"}
-    key = {
-        "format": _PLAN_FORMAT,
-        "epoch": EPOCH,
-        "python": row.stack.python,
-        "base": [inputs.base_source, inputs.base_digest],
-        "images": {name: value for name, value in inputs.images.items() if name not in others},
-        "requirements": dict(requirements),
-        "image_json": image_json,
-        "labels": {name: value for name, value in labels.items() if name not in moving},
-    }
-    return _sha256(json.dumps(key, sort_keys=True))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from builder.artifacts import ArtifactLock
 from builder.errors import Finding, InvalidInput, SourceUnreachable
 from builder.lock import Lock
 from builder.records import Missing
 from builder.spec import ImageSpec, Weight
 
-__all__ = ["OPTIONAL_PARTS", "parse_allowed", "survey"]
+__all__ = ["OPTIONAL_PARTS", "Reach", "ask", "parse_allowed", "survey", "wanted_by"]
 
 OPTIONAL_PARTS = ("tensorrt", "flash-attn", "weights")
 """What a partial image may lack. Without the rest there is no image."""
@@ -44,23 +45,21 @@ def survey(
     allowed: Collection[str],
     *,
     reach: Reach,
-    have: Callable[[Weight], bool],
+    have: Callable[[Weight | ArtifactLock], bool],
 ) -> dict[str, tuple[Missing, ...]]:
     """Return for each row id the parts that can't be had, all of them allowed to be missing.
 
-    `have` says whether a checkpoint already lies in the local store. SourceUnreachable lists every
-    source that does not answer and may not be missing.
+    `have` says whether a file already lies on this machine. SourceUnreachable lists every source
+    that does not answer and may not be missing.
     """
-    wanted = {row.id: list(_wanted(row, locks[row.id], have)) for row in rows}
-    urls = sorted({url for parts in wanted.values() for _, url, known in parts if url and known})
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        answers = dict(zip(urls, pool.map(reach, urls), strict=True))
+    wanted = {row.id: list(wanted_by(row, locks[row.id], have)) for row in rows}
+    answers = ask({url for parts in wanted.values() for _, url in parts}, reach)
     result: dict[str, tuple[Missing, ...]] = {}
     findings: list[Finding] = []
     for row in rows:
         absent: dict[str, Missing] = {}
-        for part, url, known in wanted[row.id]:
-            reason = answers.get(url) if known else "its hash is not known yet"
+        for part, url in wanted[row.id]:
+            reason = answers[url]
             if reason is None:
                 continue
             if part in allowed:
@@ -73,16 +72,23 @@ def survey(
     return result
 
 
-def _wanted(
-    row: ImageSpec, lock: Lock, have: Callable[[Weight], bool]
-) -> Iterator[tuple[str, str, bool]]:
-    """Yield (part, URL, whether its hash is known) of everything outside the package index."""
+def ask(urls: Iterable[str], reach: Reach) -> dict[str, str | None]:
+    """Ask all `urls` at once; None means that it answers."""
+    sorted_urls = sorted(urls)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return dict(zip(sorted_urls, pool.map(reach, sorted_urls), strict=True))
+
+
+def wanted_by(
+    row: ImageSpec, lock: Lock, have: Callable[[Weight | ArtifactLock], bool]
+) -> Iterator[tuple[str, str]]:
+    """Yield (part, URL) of everything outside the package index that is not on this machine."""
     for artifact in lock.record.artifacts:
-        if artifact.url is not None:
-            yield artifact.part, artifact.url, artifact.sha256 is not None
+        if artifact.question is not None and not have(artifact):
+            yield artifact.part, artifact.question
     for weight in row.weights:
         if not have(weight):
-            yield "weights", weight.url, True
+            yield "weights", weight.url
 
 
 def _missing(part: str, url: str, reason: str) -> Missing:

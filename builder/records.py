@@ -98,7 +98,10 @@ class PlanRecord(Record):
 
 
 class BuildRecord(Record):
-    """What was built. `size_bytes` is the compressed size of all layers and the manifest."""
+    """What was built. `size_bytes` is the compressed size of all layers and the manifest.
+
+    `inputs` names everything that `build_key` is a hash of, so that a later key can be explained.
+    """
 
     id: str
     status: Literal["built", "unchanged", "failed"]
@@ -111,6 +114,7 @@ class BuildRecord(Record):
     finished: str
     log: str | None = None
     error: str | None = None
+    inputs: dict[str, str] = {}
 
 
 class Outcome(str, Enum):

@@ -1,8 +1,9 @@
 """Where this machine gets packages from: read once from what it already says, written for a build.
 
-Package indexes come from uv's environment variables, else from pip's configuration; proxies and
-the CA bundle from the environment, else from pip; Debian mirrors from apt. URLs may hold passwords:
-they are written to build secrets and environments, and never shown.
+What matrix.yaml's `sources:` (or a YOLO_SOURCES_ variable) names comes first. Else package indexes
+come from uv's environment variables, else from pip's configuration; proxies and the CA bundle from
+the environment, else from pip; Debian mirrors from apt. URLs may hold passwords: they are written
+to build secrets and environments, and never shown.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,14 +23,26 @@ from builder.apt import (
     AptSource,
     System,
     for_suite,
+    named_mirror,
     parse_system,
     read_apt_sources,
     redact,
     render_sources,
 )
+from builder.errors import Finding, InvalidInput
+from builder.matrix_model import SourcesModel
+from builder.mirrors import Mirrors
+from builder.source_settings import overlay
 from builder.wheelhouse import collect_wheels
 
-__all__ = ["Proxies", "Sources", "load_sources", "parse_apt_config", "parse_pip_config"]
+__all__ = [
+    "Proxies",
+    "Sources",
+    "load_sources",
+    "parse_apt_config",
+    "parse_pip_config",
+    "with_settings",
+]
 
 _TRUE = {"1", "true", "yes", "on", "y", "t"}
 _SYSTEM_CA = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -61,7 +74,8 @@ class Sources:
     """Indexes, local wheels, proxies, CA bundle and Debian mirrors of this machine.
 
     `default_index` is None for the package index that pip and uv use by themselves. `apt_settings`
-    are apt's own network settings (proxy, retries, checks of dates) as apt.conf text.
+    are apt's own network settings (proxy, retries, checks of dates) as apt.conf text. `debian` is
+    the mirror that matrix.yaml names, and the one of its security suite; it wins over `apt`.
     """
 
     default_index: str | None = None
@@ -74,13 +88,17 @@ class Sources:
     system: System = _UNKNOWN
     apt: tuple[AptSource, ...] = ()
     apt_settings: str = ""
+    debian: tuple[str, str | None] | None = None
+    mirrors: Mirrors = field(default_factory=Mirrors)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)}" for name in self.__dataclass_fields__)
         return redact(f"Sources({shown})")
 
     def apt_for(self, suite: str) -> tuple[AptSource, ...]:
-        """Debian sources for `suite`; none when this machine is not Debian."""
+        """Debian sources for `suite`; none when no mirror is named and this is not Debian."""
+        if self.debian is not None:
+            return named_mirror(suite, *self.debian)
         return for_suite(self.apt, self.system.codename, suite) if self._is_debian else ()
 
     @property
@@ -165,16 +183,63 @@ def _is_remote(url: str) -> bool:
     return urlsplit(url).scheme in {"http", "https"}
 
 
-def load_sources(environment: Mapping[str, str]) -> Sources:
-    """Read this machine's configuration: `environment`, pip's, apt's."""
+def load_sources(environment: Mapping[str, str], written: SourcesModel | None = None) -> Sources:
+    """Combine what matrix.yaml has `written` under `sources:` with this machine's configuration.
+
+    That is `environment`, pip's settings and apt's. InvalidInput when a variable makes no sense.
+    """
+    settings = overlay(written or SourcesModel(), environment)
     pip = parse_pip_config(_output(sys.executable, "-m", "pip", "config", "list"))
     release = Path("/etc/os-release")
-    return make_sources(
+    machine = make_sources(
         environment,
         pip,
         system=parse_system(release.read_text() if release.is_file() else ""),
         apt=read_apt_sources(),
         apt_settings=parse_apt_config(_output("apt-config", "dump")),
+    )
+    return with_settings(machine, settings)
+
+
+def with_settings(machine: Sources, settings: SourcesModel) -> Sources:
+    """Return the machine's sources with what `settings` name in their place."""
+    if settings.ca is not None and not Path(settings.ca).is_file():
+        raise InvalidInput(
+            Finding(
+                place="sources.ca",
+                what=f"{settings.ca}: no such file",
+                todo="Name a file of CA certificates in PEM format.",
+            )
+        )
+    house = settings.wheelhouse
+    if house is not None and not Path(house).is_dir():
+        raise InvalidInput(
+            Finding(
+                place="sources.wheelhouse",
+                what=f"{house}: no such folder",
+                todo="Name a folder of wheels.",
+            )
+        )
+    proxies = settings.proxies
+    return replace(
+        machine,
+        default_index=settings.index or machine.default_index,
+        extra_indexes=tuple(settings.extra_indexes) or machine.extra_indexes,
+        find_links=(*((house,) if house else ()), *machine.find_links),
+        proxies=Proxies(
+            http=proxies.http or machine.proxies.http,
+            https=proxies.https or machine.proxies.https,
+            no=tuple(proxies.no) or machine.proxies.no,
+        ),
+        ca_bundle=Path(settings.ca) if settings.ca else machine.ca_bundle,
+        debian=(settings.apt, settings.apt_security) if settings.apt else None,
+        mirrors=Mirrors(
+            pytorch=tuple(settings.pytorch),
+            nvidia=tuple(settings.nvidia),
+            github=tuple(settings.github),
+            weights=tuple(settings.weights),
+            wheels=tuple(settings.wheels),
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NewType
+from typing import Literal, NewType
 
 __all__ = ["Artifact", "Digest", "FlashAttention", "ImageSpec", "StackSpec", "TensorRT", "Weight"]
 
@@ -42,14 +42,16 @@ class Artifact:
 class Weight:
     """A checkpoint: `name` is the file name users load, `lineage` the code that can load it.
 
-    `architecture` is the model file of the distribution (`yolo12n.yaml`) from which the same
-    network can be made without the checkpoint. `size` is in bytes.
+    `licence` is an SPDX expression; `architecture` is the model file of the distribution
+    (`yolo12n.yaml`) from which the same network can be made without the checkpoint. `size` is in
+    bytes.
     """
 
     name: str
     url: str
     sha256: str
     size: int
+    licence: str
     lineage: str
     architecture: str
     status: str
@@ -68,7 +70,7 @@ class FlashAttention:
     """flash-attn: `source` is `wheel` (official, by URL) or `build` (compiled by us)."""
 
     version: str
-    source: str
+    source: Literal["wheel", "build"]
 
 
 @dataclass(frozen=True, kw_only=True)

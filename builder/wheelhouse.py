@@ -10,21 +10,13 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urldefrag, urljoin, urlsplit
-
-from packaging.utils import (
-    InvalidSdistFilename,
-    InvalidWheelFilename,
-    canonicalize_name,
-    parse_sdist_filename,
-    parse_wheel_filename,
-)
+from urllib.parse import unquote, urlsplit
 
 from builder.requirements import parse_lock
+from builder.simple_index import links_of, name_of
 
-__all__ = ["collect_wheels", "sha256_of"]
+__all__ = ["collect_wheels", "place", "sha256_of"]
 
 _CHUNK = 1 << 20
 
@@ -39,12 +31,12 @@ def collect_wheels(
     folder.mkdir(parents=True, exist_ok=True)
     kept: set[Path] = set()
     for candidate, promised in _candidates(wanted, find_links, indexes):
-        hashes = wanted[_name_of(candidate.name)]
+        hashes = wanted[name_of(candidate.name)]
         target = folder / candidate.name
         if target in kept or (promised is not None and promised not in hashes):
             continue
         if _is_copy(target, candidate) or sha256_of(candidate) in hashes:
-            _place(candidate, target)
+            place(candidate, target)
             kept.add(target)
     for path in set(folder.iterdir()) - kept:
         path.unlink()
@@ -66,7 +58,7 @@ def _candidates(
     """Yield local files of wanted distributions, with the sha256 that an index promises."""
     for folder in filter(None, map(_local_path, find_links)):
         for path in sorted(folder.glob("*")):
-            if path.is_file() and _name_of(path.name) in wanted:
+            if path.is_file() and name_of(path.name) in wanted:
                 yield path, None
     for root in filter(None, map(_local_path, indexes)):
         for name in sorted(wanted):
@@ -76,27 +68,11 @@ def _candidates(
 
 
 def _links(page: Path, name: str) -> Iterator[tuple[Path, str | None]]:
-    parser = _Anchors()
-    parser.feed(page.read_text(encoding="utf-8", errors="replace"))
-    for href in parser.found:
-        url, fragment = urldefrag(urljoin(page.as_uri(), href))
-        path = _local_path(url)
-        if path is not None and path.is_file() and _name_of(path.name) == name:
-            promised = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else None
-            yield path, promised
-
-
-class _Anchors(HTMLParser):
-    """The links of a PEP 503 page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep the target of every anchor."""
-        if tag == "a":
-            self.found.extend(value for name, value in attrs if name == "href" and value)
+    html = page.read_text(encoding="utf-8", errors="replace")
+    for link in links_of(html, page.as_uri()):
+        path = _local_path(link.url)
+        if path is not None and path.is_file() and name_of(path.name) == name:
+            yield path, link.sha256
 
 
 def _local_path(place: str) -> Path | None:
@@ -105,17 +81,6 @@ def _local_path(place: str) -> Path | None:
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     return None if "://" in place else Path(place).expanduser()
-
-
-def _name_of(file: str) -> str:
-    """Return the canonical distribution name of a wheel or sdist; "" when it is neither."""
-    try:
-        if file.endswith(".whl"):
-            return parse_wheel_filename(file)[0]
-        return parse_sdist_filename(file)[0]
-    except (InvalidWheelFilename, InvalidSdistFilename):
-        # Old build tools wrote names that today's rules refuse, such as Flask_Bcrypt-1.0.1.tar.gz.
-        return canonicalize_name(file.partition("-")[0]) if file.endswith(".whl") else ""
 
 
 def _is_copy(target: Path, source: Path) -> bool:
@@ -128,7 +93,8 @@ def _is_copy(target: Path, source: Path) -> bool:
     return (there.st_size, there.st_mtime_ns) == (here.st_size, here.st_mtime_ns)
 
 
-def _place(source: Path, target: Path) -> None:
+def place(source: Path, target: Path) -> None:
+    """Make `target` the file `source`: a link where the file system allows, else a copy."""
     if _is_copy(target, source):
         return
     target.unlink(missing_ok=True)

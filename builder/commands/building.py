@@ -1,4 +1,4 @@
-"""`build.py lock`, `plan` and `build`."""
+"""`build.py plan` and `build`."""
 
 from __future__ import annotations
 
@@ -14,32 +14,24 @@ from builder.bases import BaseChoice
 from builder.build import Builder, BuildOptions, Origin
 from builder.commands.checking import refuse_incompatible
 from builder.folders import Folders
-from builder.lock import make_lock
 from builder.matrix import load_matrix, select
 from builder.preflight import parse_allowed
-from builder.sources import load_sources
+from builder.sources import Sources, load_sources
 from builder.spec import ImageSpec
 from builder.talk import Talk
 
-__all__ = ["build_rows", "compatible_rows", "lock_rows", "make_builder", "print_plan"]
+__all__ = ["build_rows", "compatible_rows", "machine_sources", "make_builder", "print_plan"]
 
 
-def lock_rows(arguments: argparse.Namespace, root: Path) -> int:
-    """Write the locks of the selected rows."""
-    folders, talk = Folders(root), Talk()
-    sources = load_sources(os.environ)
-    for row in compatible_rows(root, arguments.pattern):
-        lock = make_lock(
-            folders.locks, row, sources=sources, upgrade=arguments.upgrade, talk=talk.line
-        )
-        talk.line(f"{row.id}: {len(lock.entries())} distributions locked")
-    return 0
+def machine_sources(root: Path) -> Sources:
+    """This machine's sources, with what matrix.yaml and the environment name in their place."""
+    return load_sources(os.environ, load_matrix(Folders(root).matrix).sources)
 
 
 def print_plan(arguments: argparse.Namespace, root: Path) -> int:
     """Print the plan: our records, or the bake file that the builder gets."""
     builder = _builder(arguments, root)
-    plans = builder.plan(compatible_rows(root, arguments.pattern))
+    plans = builder.plan(compatible_rows(root, arguments.pattern), complete=False)
     if arguments.format == "bake":
         print(json.dumps(bake_definition(plans, builder.folders.layout()), indent=2))
     else:
@@ -84,7 +76,7 @@ def make_builder(
     """Return a Builder with this machine's sources and this checkout's origin."""
     return Builder(
         folders=Folders(root),
-        sources=load_sources(os.environ),
+        sources=machine_sources(root),
         origin=_origin(root),
         options=BuildOptions(
             allow_missing=parse_allowed(allow_missing), base=base, no_cache=no_cache

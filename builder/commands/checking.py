@@ -16,9 +16,9 @@ from builder.compat.online import Addresses, Remote, answers, remotes_of
 from builder.compat.package_index import configured_index
 from builder.compat.verdict import Conflict, Verdict
 from builder.compat.why import in_words, why
-from builder.downloads import open_client
 from builder.errors import Finding, Incompatible
 from builder.folders import Folders
+from builder.httpclient import open_client
 from builder.lock import LockRecord
 from builder.matrix import Matrix, load_matrix, select
 from builder.records import read_record
@@ -79,7 +79,7 @@ def check_rows(arguments: argparse.Namespace, root: Path) -> int:
             print(why(row))
         return 0
     rows = select(matrix.rows, arguments.pattern)
-    remote = _ask_hosts(rows, folders) if arguments.online else {}
+    remote = _ask_hosts(rows, folders, matrix) if arguments.online else {}
     verdicts = [_Judged(row, [*judged(row), *remote.get(row.id, ())], matrix) for row in rows]
     if arguments.json:
         print(json.dumps([verdict.document() for verdict in verdicts], indent=2))
@@ -132,10 +132,10 @@ def _least_driver(row: ImageSpec) -> str | None:
 
 
 def _ask_hosts(
-    rows: Iterable[ImageSpec], folders: Folders
+    rows: Iterable[ImageSpec], folders: Folders, matrix: Matrix
 ) -> Mapping[str, list[tuple[Conflict, Config]]]:
     """Ask for everything that the rows need from elsewhere, each thing once."""
-    sources = load_sources(os.environ)
+    sources = load_sources(os.environ, matrix.sources)
     addresses = Addresses(index=(sources.default_index or configured_index()).rstrip("/"))
     wanted = {row.id: remotes_of(row, addresses, _base(row, folders)) for row in rows}
     whole = list(dict.fromkeys(remote for remotes in wanted.values() for remote in remotes))

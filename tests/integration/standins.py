@@ -43,6 +43,7 @@ weights:
     sha256: {hashlib.sha256(WEIGHTS).hexdigest()}
     size: {len(WEIGHTS)}
     status: computed
+    licence: AGPL-3.0-only
     lineage: yolov8
     architecture: yolov8n.yaml
 """

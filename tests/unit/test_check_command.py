@@ -42,6 +42,7 @@ weights:
     sha256: f59b3d833e2ff32e194b5bb8e08d211dc7c5bdf144b90d2c8412c47ccfc83b36
     size: 6549796
     status: verified
+    licence: AGPL-3.0-only
     lineage: yolov8
     architecture: yolov8n.yaml
 """

@@ -31,6 +31,7 @@ _TURBO = Weight(
     url="https://github.com/sunsmarterjie/yolov12/releases/download/turbo/yolov12n.pt",
     sha256="37080c2891b94c62998f0bfb552dd70c32f9f2ee36618b9e7b3da49b49e150ac",
     size=5515407,
+    licence="AGPL-3.0-only",
     lineage="turbo",
     architecture="yolov12n.yaml",
     status="verified",

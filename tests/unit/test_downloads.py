@@ -12,8 +12,10 @@ import httpx
 import pytest
 from rich.console import Console
 
-from builder.downloads import Patience, fetch, open_client, reachable
+from builder.downloads import Patience, fetch
 from builder.errors import SourceUnreachable
+from builder.httpclient import open_client
+from builder.reach import reachable
 from builder.sources import Proxies, Sources
 from builder.talk import Talk
 

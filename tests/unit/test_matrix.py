@@ -86,7 +86,7 @@ def test_flash_attn_needs_both_the_family_and_the_stack(root: Path) -> None:
             "row: yolov12-fork-cu130",
             "row: yolov12-frk-*",
             (
-                r"^matrix\.yaml:138:10: 'yolov12-frk-\*' matches no row\n"
+                r"^matrix\.yaml:144:10: 'yolov12-frk-\*' matches no row\n"
                 r"    Perhaps you meant 'yolov12-fork-cpu'\? Rows before exclusion: yolov8-cu121, "
             ),
         ),

@@ -7,7 +7,7 @@ import pytest
 from builder.errors import InvalidInput, SourceUnreachable
 from builder.lock import Lock, load_lock
 from builder.matrix import load_matrix, select
-from builder.preflight import parse_allowed, survey
+from builder.preflight import parse_allowed, survey, wanted_by
 from builder.records import Missing
 from builder.spec import ImageSpec
 
@@ -46,9 +46,20 @@ def test_parts_whose_source_is_dead_are_missing_with_the_reason(root: Path) -> N
     assert [item.part for item in github] == ["flash-attn", "weights"]
 
 
-def test_a_part_without_known_hash_is_missing_even_if_its_host_answers(root: Path) -> None:
-    (flash,) = missing(root, "yolov12-cu121", all_parts(), dead="no such word")
-    assert (flash.part, flash.reason) == ("flash-attn", "its hash is not known yet")
+def test_a_part_without_known_hash_is_asked_for_like_any_other(root: Path) -> None:
+    """It is resolved by the first build that reaches it."""
+    assert missing(root, "yolov12-cu121", all_parts(), dead="no such word") == ()
+    (flash,) = missing(root, "yolov12-cu121", all_parts(), dead="Dao-AILab")
+    assert (flash.part, flash.reason) == ("flash-attn", "no route to host")
+
+
+def test_a_file_whose_name_is_only_supposed_is_asked_for_at_its_index(root: Path) -> None:
+    rows, locks = rows_and_locks(root, "yolov8-cu128")
+    lock = locks["yolov8-cu128"]
+    unresolved = tuple(item.model_copy(update={"sha256": None}) for item in lock.record.artifacts)
+    record = lock.record.model_copy(update={"artifacts": unresolved})
+    wanted = dict(wanted_by(rows[0], Lock(record=record, text=lock.text), lambda _: False))
+    assert wanted["tensorrt"] == "https://pypi.nvidia.com/tensorrt-cu12-libs/"
 
 
 def test_weights_in_the_store_need_no_network(root: Path) -> None:

@@ -1,0 +1,67 @@
+"""The HTTP client of this machine: its proxies, its CA bundle, and short words for what fails."""
+
+from __future__ import annotations
+
+import re
+import ssl
+
+import httpx
+
+from builder.apt import redact
+from builder.sources import Sources
+
+__all__ = ["open_client", "words"]
+
+
+def open_client(sources: Sources, timeout: float) -> httpx.Client:
+    """Return an HTTP client that trusts and goes through what this machine does."""
+    bundle = sources.ca_bundle
+    context = ssl.create_default_context(cafile=str(bundle) if bundle else None)
+    return httpx.Client(
+        verify=context,
+        mounts=_mounts(sources, context),
+        trust_env=False,
+        follow_redirects=True,
+        timeout=timeout,
+        headers={"Accept-Encoding": "identity", "User-Agent": "yolo-images"},
+    )
+
+
+def _mounts(sources: Sources, context: ssl.SSLContext) -> dict[str, httpx.BaseTransport | None]:
+    """Map URL patterns to transports: proxies by scheme, hosts without one to the default.
+
+    The patterns are httpx's own reading of NO_PROXY:
+    https://www.python-httpx.org/advanced/transports/#routing, read 2026-11-23.
+    """
+    proxies = {"http://": sources.proxies.http, "https://": sources.proxies.https}
+    if "*" in sources.proxies.no:
+        return {}
+    mounts: dict[str, httpx.BaseTransport | None] = {
+        scheme: httpx.HTTPTransport(proxy=url if "://" in url else f"http://{url}", verify=context)
+        for scheme, url in proxies.items()
+        if url
+    }
+    for host in sources.proxies.no:
+        exact = host == "localhost" or re.fullmatch(r"[0-9.]+|[0-9a-f]*:[0-9a-f:]+", host)
+        mounts[f"all://{host}" if exact else f"all://*{host}"] = None
+    return mounts
+
+
+_REASONS = (
+    (
+        r"Name or service not known|name resolution|No address associated",
+        "the name does not resolve",
+    ),
+    (r"Connection refused", "connection refused"),
+    (r"Network is unreachable|No route to host", "no route to the host"),
+    (r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", "its certificate is not trusted here"),
+)
+
+
+def words(error: Exception) -> str:
+    """Return a short reason for a transport error."""
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    text = str(error)
+    known = next((words for pattern, words in _REASONS if re.search(pattern, text)), None)
+    return known or redact(text) or type(error).__name__

@@ -1,0 +1,86 @@
+"""Between plan and build: locks completed, files fetched, and laid out where the builder reads."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import uv
+
+from builder.artifacts import ArtifactLock, python_tag
+from builder.bakefile import ROW_STEPS, STACK_STEPS, Layout, write_contexts
+from builder.lock import Lock
+from builder.plan import Plan
+from builder.records import write_record
+from builder.requirements import step_of
+from builder.spec import ImageSpec
+from builder.store import Store
+
+__all__ = ["complete_lock", "prepared"]
+
+
+def complete_lock(row: ImageSpec, lock: Lock, store: Store, absent: Collection[str]) -> Lock:
+    """Resolve what the lock leaves open; write the lock and say so.
+
+    `absent` are the parts that can't be had here: they stay as they are.
+    """
+
+    def completed(artifact: ArtifactLock) -> ArtifactLock:
+        is_open = artifact.sha256 is None and artifact.url is not None
+        if not is_open or artifact.part in absent:
+            return artifact
+        return store.complete(artifact, python_tag(row.stack))
+
+    artifacts = tuple(completed(artifact) for artifact in lock.record.artifacts)
+    if artifacts == lock.record.artifacts:
+        return lock
+    record = lock.record.model_copy(update={"artifacts": artifacts})
+    folders = store.folders
+    path = folders.locks / f"{row.id}.json"
+    write_record(path, record)
+    store.talk.line(f"{row.id}: {path.relative_to(folders.root)} is complete now: commit it")
+    return Lock(record=record, text=lock.text)
+
+
+@contextmanager
+def prepared(plans: Sequence[Plan], store: Store) -> Iterator[Layout]:
+    """Lay out what the builder reads, and yield where; secrets exist only while it runs."""
+    folders = store.folders
+    for weight in dict.fromkeys(weight for plan in plans for weight in plan.official_weights):
+        store.weight(weight)
+    folders.cache.mkdir(parents=True, exist_ok=True)
+    secrets = Path(tempfile.mkdtemp(prefix="secrets-", dir=folders.cache))
+    try:
+        layout = replace(folders.layout(), secrets=secrets.relative_to(folders.root))
+        absolute = layout.under(folders.root)
+        absolute.tools.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(uv.find_uv_bin(), absolute.tools / "uv")
+        store.sources.write_secrets(secrets, [plan.row.stack.suite for plan in plans])
+        write_contexts(plans, absolute)
+        _fill_wheelhouses(plans, absolute, store)
+        yield layout
+    finally:
+        shutil.rmtree(secrets, ignore_errors=True)
+
+
+def _fill_wheelhouses(plans: Sequence[Plan], layout: Layout, store: Store) -> None:
+    """Give each step of each stack and row the locked files that lie on this machine."""
+    done: set[Path] = set()
+    for plan in plans:
+        steps: Mapping[str, str] = {
+            **dict.fromkeys(STACK_STEPS, plan.row.stack.name),
+            **dict.fromkeys(ROW_STEPS, plan.row.id),
+        }
+        for step, owner in steps.items():
+            folder = layout.wheelhouse(owner) / step
+            if folder in done:
+                continue
+            done.add(folder)
+            store.sources.collect_wheels(plan.requirements[step], folder)
+            for artifact in plan.artifacts:
+                if step_of(artifact.name) == step:
+                    store.hand_out(artifact, folder)

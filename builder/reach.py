@@ -1,0 +1,58 @@
+"""Whether a file could be downloaded now, asked without downloading it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+
+import httpx
+
+from builder.httpclient import open_client, words
+from builder.sources import Sources
+
+__all__ = ["reachable"]
+
+_PROBE_SECONDS = 5.0
+
+
+def reachable(url: str, sources: Sources) -> str | None:
+    """Return None when `url` or a mirror of it could be downloaded now, else why not, in few words.
+
+    The reason is that of the official address. Takes little more than five seconds at worst: all
+    places are asked at once, beside the caller, because the resolver has timeouts of its own that
+    no HTTP client can shorten.
+    """
+    places = sources.mirrors.candidates(url)
+    answers: queue.Queue[tuple[str, str | None]] = queue.Queue()
+    for place in places:
+        ask = threading.Thread(
+            target=lambda place=place: answers.put((place, _probe(place, sources))), daemon=True
+        )
+        ask.start()
+    said: dict[str, str | None] = {}
+    limit = time.monotonic() + 2 * _PROBE_SECONDS
+    while len(said) < len(places) and None not in said.values():
+        try:
+            place, reason = answers.get(timeout=max(0.0, limit - time.monotonic()))
+        except queue.Empty:
+            break
+        said[place] = reason
+    return None if None in said.values() else said.get(url, "no answer in time")
+
+
+def _probe(url: str, sources: Sources) -> str | None:
+    try:
+        with open_client(sources, _PROBE_SECONDS) as client:
+            answer = client.head(url)
+            if answer.status_code in {403, 405, 501}:
+                # Signed links and simple servers refuse HEAD; the first byte tells as much.
+                with client.stream("GET", url, headers={"Range": "bytes=0-0"}) as stream:
+                    answer = stream
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return words(error)
+    if not answer.is_success and answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
+        return f"HTTP {answer.status_code}"
+    if answer.is_success and "text/html" in answer.headers.get("content-type", ""):
+        return "a web page answers in its place"
+    return None

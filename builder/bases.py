@@ -18,7 +18,7 @@ from builder.sources import Sources
 from builder.spec import ImageSpec
 from builder.talk import Talk
 
-__all__ = ["BaseChoice", "choose_bases"]
+__all__ = ["BaseChoice", "choose_bases", "registry_answers"]
 
 BaseChoice = Literal["auto", "registry", "bootstrap"]
 _TIMEOUT = 5.0
@@ -39,7 +39,7 @@ def choose_bases(
     bases = {row.stack.suite: locks[row.id].record.base for row in rows}
     result: dict[str, tuple[Literal["registry", "bootstrap"], str]] = {}
     for suite, base in bases.items():
-        if choice == "registry" or (choice == "auto" and _answers(base, sources)):
+        if choice == "registry" or (choice == "auto" and registry_answers(base, sources)):
             result[suite] = ("registry", base.digest)
         else:
             tar = bootstrap(suite, folders.cache / "rootfs", sources, EPOCH, talk)
@@ -47,7 +47,7 @@ def choose_bases(
     return result
 
 
-def _answers(base: BaseLock, sources: Sources) -> bool:
+def registry_answers(base: BaseLock, sources: Sources) -> bool:
     """Whether the registry speaks to us; 401 is its usual greeting to somebody without a token."""
     host = base.repository.partition("/")[0]
     # docker.io is a name for people; its registry has another host:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from builder.artifacts import ArtifactLock
 from builder.errors import Finding, InvalidInput, SourceUnreachable
@@ -11,7 +13,16 @@ from builder.lock import Lock
 from builder.records import Missing
 from builder.spec import ImageSpec, Weight
 
-__all__ = ["OPTIONAL_PARTS", "Reach", "ask", "parse_allowed", "survey", "wanted_by"]
+__all__ = [
+    "OPTIONAL_PARTS",
+    "DeadSource",
+    "Reach",
+    "ask",
+    "dead_sources",
+    "parse_allowed",
+    "survey",
+    "wanted_by",
+]
 
 OPTIONAL_PARTS = ("tensorrt", "flash-attn", "weights")
 """What a partial image may lack. Without the rest there is no image."""
@@ -39,6 +50,16 @@ def parse_allowed(text: str | None) -> frozenset[str]:
     return frozenset(parts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DeadSource:
+    """A file that a row's step needs and that can't be had, and why."""
+
+    row: str
+    part: str
+    url: str
+    reason: str
+
+
 def survey(
     rows: Sequence[ImageSpec],
     locks: Mapping[str, Lock],
@@ -55,7 +76,7 @@ def survey(
     wanted = {row.id: list(wanted_by(row, locks[row.id], have)) for row in rows}
     answers = ask({url for parts in wanted.values() for _, url in parts}, reach)
     result: dict[str, tuple[Missing, ...]] = {}
-    findings: list[Finding] = []
+    dead: list[DeadSource] = []
     for row in rows:
         absent: dict[str, Missing] = {}
         for part, url in wanted[row.id]:
@@ -65,10 +86,10 @@ def survey(
             if part in allowed:
                 absent.setdefault(part, _missing(part, url, reason))
             else:
-                findings.append(_unreachable(row, part, url, reason))
+                dead.append(DeadSource(row=row.id, part=part, url=url, reason=reason))
         result[row.id] = tuple(absent[part] for part in OPTIONAL_PARTS if part in absent)
-    if findings:
-        raise SourceUnreachable(*findings)
+    if dead:
+        raise SourceUnreachable(*dead_sources(dead))
     return result
 
 
@@ -95,13 +116,29 @@ def _missing(part: str, url: str, reason: str) -> Missing:
     return Missing.model_validate({"part": part, "source": url, "reason": reason})
 
 
-def _unreachable(row: ImageSpec, part: str, url: str, reason: str) -> Finding:
-    optional = part in OPTIONAL_PARTS
-    return Finding(
-        place=f"{row.id}, step {part}",
-        what=f"{url}: {reason}",
-        why="" if optional else "There is no image without this part.",
-        todo=f"Check network and proxies, or allow a partial image: --allow-missing {part}"
-        if optional
-        else "Check network and proxies, or leave the row out by a pattern.",
-    )
+def dead_sources(dead: Iterable[DeadSource]) -> Iterator[Finding]:
+    """One finding per step, host and reason: a matrix asks the same dead host a hundred times."""
+    groups: dict[tuple[str, str, str], list[DeadSource]] = {}
+    for item in dead:
+        host = urlsplit(item.url).netloc
+        groups.setdefault((item.part, host, item.reason), []).append(item)
+    for (part, _, reason), items in groups.items():
+        rows = list(dict.fromkeys(item.row for item in items))
+        urls = list(dict.fromkeys(item.url for item in items))
+        more = f" ({len(urls) - 1} more files there)" if len(urls) > 1 else ""
+        optional = part in OPTIONAL_PARTS
+        yield Finding(
+            place=f"{_few(rows)}, step {part}",
+            what=f"{urls[0]}: {reason}{more}",
+            why="" if optional else "There is no image without this part.",
+            todo="Check network and proxies, name a mirror under sources: in matrix.yaml, or "
+            + (
+                f"allow a partial image: --allow-missing {part}"
+                if optional
+                else "leave the row out by a pattern."
+            ),
+        )
+
+
+def _few(rows: Sequence[str]) -> str:
+    return ", ".join(rows) if len(rows) <= 3 else f"{len(rows)} rows ({', '.join(rows[:2])}, ...)"

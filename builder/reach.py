@@ -53,6 +53,7 @@ def _probe(url: str, sources: Sources) -> str | None:
         return words(error)
     if not answer.is_success and answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
         return f"HTTP {answer.status_code}"
-    if answer.is_success and "text/html" in answer.headers.get("content-type", ""):
+    is_page = url.endswith("/")  # an index's page of a project; everything else is a file
+    if not is_page and answer.is_success and "text/html" in answer.headers.get("content-type", ""):
         return "a web page answers in its place"
     return None

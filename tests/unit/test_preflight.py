@@ -7,7 +7,7 @@ import pytest
 from builder.errors import InvalidInput, SourceUnreachable
 from builder.lock import Lock, load_lock
 from builder.matrix import load_matrix, select
-from builder.preflight import parse_allowed, survey, wanted_by
+from builder.preflight import DeadSource, dead_sources, parse_allowed, survey, wanted_by
 from builder.records import Missing
 from builder.spec import ImageSpec
 
@@ -80,8 +80,22 @@ def test_without_leave_a_dead_source_stops_everything_and_all_are_named(root: Pa
     text = str(caught.value)
     assert "yolov12-cu128, step tensorrt: https://pypi.nvidia.com/" in text
     assert "allow a partial image: --allow-missing flash-attn" in text
-    assert text.count("step weights") == 2
+    assert "yolo12n.pt: no route to host (1 more files there)" in text
+    assert text.count("step weights") == 1
     assert caught.value.exit_code == 10
+
+
+def test_a_host_that_many_rows_need_is_named_once() -> None:
+    dead = [
+        DeadSource(row=f"row{n}", part="torch", url=f"https://h/{n % 2}", reason="no route")
+        for n in range(5)
+    ]
+    (finding,) = dead_sources(dead)
+    assert str(finding) == (
+        "5 rows (row0, row1, ...), step torch: https://h/0: no route (1 more files there)\n"
+        "    There is no image without this part. Check network and proxies, name a mirror under"
+        " sources: in matrix.yaml, or leave the row out by a pattern."
+    )
 
 
 def test_torch_can_never_be_missing(root: Path) -> None:

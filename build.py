@@ -9,6 +9,7 @@ stdout is data, stderr is talk. Exit codes: 0 ok, 2 bad usage or matrix, 3 nothi
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def parser() -> ArgumentParser:
 
     _row_commands(commands)
     _build_commands(commands)
+    _sweep_command(commands)
     _image_commands(commands)
     _machine_commands(commands)
     return top
@@ -83,7 +85,13 @@ def _row_commands(commands: _Commands) -> None:
         commands, "lock", "builder.commands.locking:lock_rows", "resolve rows into hash locks"
     )
     _pattern(sub)
-    sub.add_argument("--upgrade", metavar="PKG", action="append", default=[], help="let PKG move")
+    sub.add_argument(
+        "--upgrade",
+        metavar="PKG",
+        action="append",
+        default=[],
+        help="let PKG move; `base` takes the Debian packages that the mirror has now",
+    )
 
     _command(commands, "schema", "builder.commands.rows:schema", "write docs/matrix.schema.json")
 
@@ -103,6 +111,7 @@ def _build_commands(commands: _Commands) -> None:
     _pattern(sub)
     sub.add_argument("--no-cache", action="store_true", help="run every step again")
     _build_options(sub)
+    _disk_options(sub)
 
     sub = _command(
         commands, "why", "builder.commands.explain:why", "say what changed since a row was built"
@@ -130,6 +139,27 @@ def _build_commands(commands: _Commands) -> None:
     _pattern(sub)
     _json(sub)
     _build_options(sub)
+
+
+def _sweep_command(commands: _Commands) -> None:
+    sub = _command(
+        commands,
+        "sweep",
+        "validate.sweep:sweep",
+        "build and prove rows stack by stack, making room on a small disk",
+    )
+    _pattern(sub)
+    sub.add_argument(
+        "--evict",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="remove images that are done: when the next stack needs the room (auto), or always",
+    )
+    sub.add_argument("--export", metavar="DIR", help="put each proven image into one OCI layout")
+    sub.add_argument("--no-validate", action="store_true", help="only build (and export)")
+    _proof_options(sub)
+    _build_options(sub)
+    _disk_options(sub)
 
 
 def _image_commands(commands: _Commands) -> None:
@@ -189,13 +219,36 @@ def _build_options(sub: ArgumentParser) -> None:
     )
 
 
+def _disk_options(sub: ArgumentParser) -> None:
+    sub.add_argument(
+        "--min-free", metavar="SIZE", help="end a build before less is free on its disk (2GB)"
+    )
+    sub.add_argument(
+        "--row-space",
+        metavar="SIZE",
+        help="what a stack's first row takes on disk (default: estimated; 0: don't ask)",
+    )
+    sub.add_argument(
+        "--cache-budget",
+        metavar="SIZE",
+        help="build cache to keep on an engine of our own (default: a fifth of its disk)",
+    )
+    sub.add_argument(
+        "--no-wait", action="store_true", help="fail while another build runs, don't wait for it"
+    )
+
+
 def _validate_options(sub: ArgumentParser) -> None:
     sub.add_argument("--image", metavar="REF", help="any image, also one that we did not build")
+    sub.add_argument("--only", metavar="ID,...", help="only these checks")
+    _proof_options(sub)
+
+
+def _proof_options(sub: ArgumentParser) -> None:
     sub.add_argument(
         "--tier", metavar="static,cpu,gpu", default="static,cpu,gpu", help="default: all three"
     )
     sub.add_argument("--require", metavar="TIER", help="not measured counts as failed in TIER")
-    sub.add_argument("--only", metavar="ID,...", help="only these checks")
     sub.add_argument("--fresh", action="store_true", help="don't reuse earlier results")
 
 
@@ -215,6 +268,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def end_like_ctrl_c() -> None:
+    """Have a polite request to end (SIGTERM, a closed terminal) tidy up as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What a parent ignores (nohup) stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 def use_own_environment() -> None:
     """Go on in .venv when this Python lacks the tools; `python3 build.py` then just works."""
     if find_spec("pydantic") is not None:
@@ -227,4 +288,5 @@ def use_own_environment() -> None:
 
 if __name__ == "__main__":
     use_own_environment()
+    end_like_ctrl_c()
     sys.exit(main())

@@ -9,6 +9,7 @@ from typing import Literal
 
 import httpx
 
+from builder.baselock import drift, lock_path, parse_packages, write_base_lock
 from builder.folders import Folders
 from builder.httpclient import open_client
 from builder.lock import BaseLock, Lock
@@ -18,7 +19,7 @@ from builder.sources import Sources
 from builder.spec import ImageSpec
 from builder.talk import Talk
 
-__all__ = ["BaseChoice", "choose_bases", "registry_answers"]
+__all__ = ["BaseChoice", "choose_bases", "lock_base", "registry_answers"]
 
 BaseChoice = Literal["auto", "registry", "bootstrap"]
 _TIMEOUT = 5.0
@@ -43,8 +44,33 @@ def choose_bases(
             result[suite] = ("registry", base.digest)
         else:
             tar = bootstrap(suite, folders.cache / "rootfs", sources, EPOCH, talk)
+            _tell_drift(suite, tar, folders, talk)
             result[suite] = ("bootstrap", f"sha256:{_sha256(tar)}")
     return result
+
+
+def lock_base(suite: str, folders: Folders, sources: Sources, talk: Talk, *, refresh: bool) -> None:
+    """Bootstrap the base of `suite` and lock its packages; `refresh` takes the mirror's newest."""
+    tar = bootstrap(suite, folders.cache / "rootfs", sources, EPOCH, talk, refresh=refresh)
+    packages = parse_packages(tar.with_name("packages.txt").read_text(encoding="utf-8"))
+    write_base_lock(lock_path(folders.locks, suite), packages)
+    talk.line(f"base {suite}: {len(packages)} Debian packages locked")
+
+
+def _tell_drift(suite: str, tar: Path, folders: Folders, talk: Talk) -> None:
+    path = lock_path(folders.locks, suite)
+    if not path.is_file():
+        return
+    locked = parse_packages(path.read_text(encoding="utf-8"))
+    found = parse_packages(tar.with_name("packages.txt").read_text(encoding="utf-8"))
+    changes = list(drift(locked, found))
+    if changes:
+        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+        talk.line(
+            f"base {suite}: not the packages in {path.name}: {'; '.join(changes[:5])}{more}."
+            " Digests will differ from those built on the locked ones; to lock these:"
+            " python3 build.py lock --upgrade base"
+        )
 
 
 def registry_answers(base: BaseLock, sources: Sources) -> bool:

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from builder.artifacts import ArtifactLock
+from builder.baselock import lock_path
+from builder.bases import lock_base
 from builder.commands.building import compatible_rows, machine_sources
 from builder.folders import Folders
 from builder.lock import Lock, make_lock
@@ -24,7 +26,14 @@ def lock_rows(arguments: argparse.Namespace, root: Path) -> int:
     folders, talk = Folders(root), Talk()
     sources = machine_sources(root)
     store = Store(folders=folders, sources=sources, talk=talk)
-    for row in compatible_rows(root, arguments.pattern):
+    rows = compatible_rows(root, arguments.pattern)
+    for suite in dict.fromkeys(row.stack.suite for row in rows):
+        newest = "base" in arguments.upgrade
+        if newest or not lock_path(folders.locks, suite).is_file():
+            lock_base(suite, folders, sources, talk, refresh=newest)
+    if arguments.upgrade == ["base"]:
+        return 0
+    for row in rows:
         lock = make_lock(
             folders.locks, row, sources=sources, upgrade=arguments.upgrade, talk=talk.line
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def files_under(root: Path, *folders: str) -> list[Path]:
 
 def tops(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports_of(path)}
+
+
+def test_what_the_builder_starts_inside_an_image_needs_python_alone(root: Path) -> None:
+    """It is read as a file and never imported: neither side may lean on the other."""
+    for path in files_under(root, "builder/inside"):
+        assert tops(path) <= sys.stdlib_module_names, path
+    for path in [*files_under(root, "builder", "validate", "images"), root / "build.py"]:
+        assert not [name for name in imports_of(path) if name.startswith("builder.inside")], path
 
 
 def test_images_import_no_host_code(root: Path) -> None:

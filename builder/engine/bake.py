@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -20,12 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from builder.disk import DiskWatch, is_full
 from builder.errors import BuildFailed, EngineUnavailable, Finding
 from builder.talk import Talk, human_bytes, human_seconds
 
 __all__ = ["BakeProgress", "bake", "failure_of"]
 
 _TAIL = 25
+_END_SECONDS = 15.0
 
 
 def bake(
@@ -36,32 +39,48 @@ def bake(
     log: Path,
     talk: Talk,
     no_cache: bool = False,
+    disk: DiskWatch | None = None,
 ) -> dict[str, str]:
     """Build `targets` and return the digest of each; the builder's whole output goes to `log`.
 
     Paths in `definition` are relative to `folder`. Raises BuildFailed with the failing step and the
-    end of its output, EngineUnavailable when buildx is missing or the engine goes away.
+    end of its output, or when `disk` says that it gets full; EngineUnavailable when buildx is
+    missing or the engine goes away.
     """
+    disk = disk or DiskWatch(places=())
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "bake.json").write_text(json.dumps(definition))
         metadata = work / "metadata.json"
         argv = [
+            *_until_we_die(),
             "docker", "buildx", "bake", "--file", str(work / "bake.json"), "--progress", "rawjson",
             "--metadata-file", str(metadata), *(["--no-cache"] if no_cache else []),
             *_permissions(), *targets,
         ]  # fmt: skip
         progress = BakeProgress()
-        with log.open("w", encoding="utf-8") as file, talk.working("building") as news:
-            code = _run(argv, folder, progress, file, talk, news)
+        # Line by line, so that the log can be followed, and is there when we are killed.
+        with log.open("w", encoding="utf-8", buffering=1) as file, talk.working("building") as news:
+            told = _Told(progress=progress, log=file, talk=talk, news=news)
+            code = _run(argv, folder, told, disk)
         if code != 0:
+            if (said := progress.full_disk()) is not None:
+                raise disk.full(*said, str(log))
             raise failure_of(progress, log)
         return {
             target: data["containerimage.digest"]
             for target, data in json.loads(metadata.read_text()).items()
             if isinstance(data, dict) and "containerimage.digest" in data
         }
+
+
+def _until_we_die() -> list[str]:
+    """A prefix that has the kernel end buildx when we are killed and can't do it ourselves.
+
+    setpriv is part of util-linux, which is everywhere on Debian and Ubuntu.
+    """
+    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 def _permissions() -> list[str]:
@@ -82,14 +101,23 @@ def _permissions() -> list[str]:
     return ["--allow", "network.host", "--allow", "fs.read=*"] if "--allow " in shown else []
 
 
-def _run(
-    argv: Sequence[str],
-    folder: Path,
-    progress: BakeProgress,
-    log: IO[str],
-    talk: Talk,
-    news: Callable[[str], None],
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """Where the news of a build go."""
+
+    progress: BakeProgress
+    log: IO[str]
+    talk: Talk
+    news: Callable[[str], None]
+
+    def take(self, chunk: str) -> None:
+        for text in self.progress.feed(chunk):
+            self.talk.line(text)
+        self.log.writelines(self.progress.take_log())
+        self.news(self.progress.status())
+
+
+def _run(argv: Sequence[str], folder: Path, told: _Told, disk: DiskWatch) -> int:
     # Without the variable the stack, a context of the row, is exported as an image of its own, and
     # gzipped: buildx 0.13 adds a default export even where the output is `cacheonly`.
     with subprocess.Popen(
@@ -107,17 +135,23 @@ def _run(
         reader.start()
         try:
             for chunk in _until_closed(chunks):
-                for text in progress.feed(chunk):
-                    talk.line(text)
-                log.writelines(progress.take_log())
-                news(progress.status())
+                told.take(chunk)
+                disk.check()
             return process.wait()
-        except BaseException:
-            process.terminate()
-            raise
         finally:
+            _end(process)
+            reader.join(_END_SECONDS)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask buildx to cancel its build, which it does within a second; insist when it hangs."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
             process.wait()
-            reader.join()
 
 
 def _pump(stream: IO[str], chunks: queue.Queue[str | None]) -> None:
@@ -193,6 +227,14 @@ class BakeProgress:
         """Return and forget the log lines that came since the last call."""
         lines, self._log = self._log, []
         return lines
+
+    def full_disk(self) -> tuple[str, str] | None:
+        """Return (step, words) of what says that a disk is full, None when nothing does."""
+        for name, error in self.failed.items():
+            for text in (error, *reversed(self.output_of(name))):
+                if is_full(text):
+                    return name, text
+        return next((("buildx", line) for line in self.stray if is_full(line)), None)
 
     def output_of(self, name: str) -> list[str]:
         """The last lines that the step `name` wrote."""

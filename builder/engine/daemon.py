@@ -67,6 +67,13 @@ class Daemon:
         ours = words[0].endswith(b"dockerd") and os.fsencode(self.config) in words
         return pid if ours else None
 
+    def hosts(self) -> tuple[str, ...]:
+        """Return where our dockerd listens, as its configuration file says."""
+        try:
+            return tuple(json.loads(self.config.read_text(encoding="utf-8"))["hosts"])
+        except (OSError, ValueError, KeyError):
+            return ()
+
     def start(self, talk: Talk) -> None:
         """Start dockerd and wait until it answers; EngineUnavailable shows the end of its log."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ __all__ = [
     "engine_packages",
     "missing_parts",
     "our_daemon",
+    "owns_engine",
     "start",
     "stop",
     "verify",
@@ -78,6 +79,12 @@ def start(root: Path, talk: Talk) -> EngineHandle:
 def our_daemon(root: Path) -> Daemon:
     """Return the engine that this checkout may have started."""
     return Daemon(folder=root / ".cache" / "engine")
+
+
+def owns_engine(root: Path) -> bool:
+    """Whether the engine in use is the one that this checkout started, and it runs."""
+    daemon = our_daemon(root)
+    return daemon.pid() is not None and engine_host() in daemon.hosts()
 
 
 def stop(root: Path, talk: Talk) -> bool:

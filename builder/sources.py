@@ -149,6 +149,11 @@ class Sources:
             indexes.append(f"\n[[index]]\nurl = {json.dumps(default)}\ndefault = true\n")
         return text + "".join(indexes)
 
+    def remote_indexes(self) -> tuple[str, ...]:
+        """The package indexes that are named, and reached by HTTP; none where none may be used."""
+        named = (self.default_index, *self.extra_indexes)
+        return () if self.no_index else tuple(url for url in named if url and _is_remote(url))
+
     def _build_indexes(self) -> Iterable[str]:
         return () if self.no_index else filter(_is_remote, self.extra_indexes)
 

@@ -6,8 +6,8 @@ downloaded before a build, by hash, and reach it through a folder per step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -38,6 +38,9 @@ class Store:
     folders: Folders
     sources: Sources
     talk: Talk
+    _completed: dict[tuple[ArtifactLock, str], ArtifactLock] = field(
+        default_factory=dict, init=False
+    )
 
     def has(self, item: Weight | ArtifactLock) -> bool:
         """Whether the file is here or in a local folder of wheels; its hash is checked at use."""
@@ -83,8 +86,41 @@ class Store:
         """Return an unresolved artifact with the hash of the file that its source serves now.
 
         `python` is the tag of the row's interpreter, such as `cp311`. A hash that public locks
-        agree on is believed before what a server sends: InvalidInput where they differ.
+        agree on is believed before what a server sends: InvalidInput where they differ. What
+        several rows need is downloaded once.
         """
+        key = (artifact, python)
+        if key not in self._completed:
+            self._completed[key] = (
+                self._promised(artifact) if artifact.url is None else self._found(artifact, python)
+            )
+        return self._completed[key]
+
+    def _promised(self, artifact: ArtifactLock) -> ArtifactLock:
+        """Complete a source archive that the package index serves, by what its page promises.
+
+        The resolver can't lock it: it would run the archive's setup to learn what it requires.
+        """
+        for sha256 in self._hashes_of(artifact):
+            self.talk.line(f"{artifact.name} {artifact.version}: sha256 {sha256}, now locked")
+            return artifact.model_copy(update={"sha256": sha256, "status": "single"})
+        return artifact
+
+    def _hashes_of(self, artifact: ArtifactLock) -> Iterator[str]:
+        def is_it(file: str) -> bool:
+            # NVIDIA wrote tensorrt-cu12-10.3.0.tar.gz, and later tensorrt_cu12-10.9.0.34.tar.gz.
+            wanted = f"{artifact.name}-{artifact.version}.tar.gz"
+            return file.replace("-", "_") == wanted.replace("-", "_")
+
+        for folder in _local_folders(self.sources.find_links):
+            yield from (sha256_of(path) for path in folder.glob("*.tar.gz") if is_it(path.name))
+        for index in self.sources.remote_indexes():
+            for link in self._page(f"{index.rstrip('/')}/{artifact.name}/"):
+                if link.sha256 is not None and is_it(file_of(link.url)):
+                    yield link.sha256
+
+    def _found(self, artifact: ArtifactLock, python: str) -> ArtifactLock:
+        """Complete a file by downloading it."""
         assert artifact.url is not None
         link = self._listed(artifact, python)
         url = link.url if link is not None else artifact.url

@@ -6,13 +6,13 @@ only what lies inside the wheels is not what a user gets.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["MATRIX", "WEIGHTS", "make_wheels"]
+from tests.servers.packages import wheel
+
+__all__ = ["FONT", "MATRIX", "SETTINGS", "WEIGHTS", "make_wheels"]
 
 WEIGHTS = b"stand-in for a checkpoint\n"
 
@@ -49,7 +49,7 @@ weights:
 """
 
 # What the build's own scripts use of the packages: settings of ultralytics, a font of matplotlib.
-_SETTINGS = """\
+SETTINGS = """\
 import json, os, pathlib
 
 class Settings(dict):
@@ -60,18 +60,19 @@ class Settings(dict):
 
 SETTINGS = Settings(sync=True, uuid="x", weights_dir="x")
 """
+FONT = {
+    "matplotlib/__init__.py": "",
+    "matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf": "stand-in for a font\n",
+}
 
 _PACKAGES: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("torch", "2.8.0"): {"torch/__init__.py": '__version__ = "2.8.0"\n'},
     ("torchvision", "0.23.0"): {"torchvision/__init__.py": ""},
     ("onnxruntime_gpu", "1.23.2"): {"onnxruntime/__init__.py": ""},
-    ("matplotlib", "3.10.0"): {
-        "matplotlib/__init__.py": "",
-        "matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf": "stand-in for a font\n",
-    },
+    ("matplotlib", "3.10.0"): FONT,
     ("ultralytics", "8.4.190"): {
         "ultralytics/__init__.py": "",
-        "ultralytics/utils/__init__.py": _SETTINGS,
+        "ultralytics/utils/__init__.py": SETTINGS,
     },
 }
 
@@ -80,22 +81,5 @@ def make_wheels(folder: Path) -> None:
     """Write one wheel per stand-in package into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for (name, version), files in _PACKAGES.items():
-        _write_wheel(folder / f"{name}-{version}-py3-none-any.whl", name, version, files)
-
-
-def _write_wheel(path: Path, name: str, version: str, files: Mapping[str, str]) -> None:
-    info = f"{name}-{version}.dist-info"
-    content = {
-        **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{file},{_record_hash(text)},{len(text)}\n" for file, text in content.items())
-    with zipfile.ZipFile(path, "w") as archive:
-        for file, text in {**content, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
-            archive.writestr(zipfile.ZipInfo(file), text)
-
-
-def _record_hash(text: str) -> str:
-    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
-    return "sha256=" + digest.rstrip(b"=").decode()
+        file, content = wheel(name, version, files)
+        (folder / file).write_bytes(content)

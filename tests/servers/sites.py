@@ -50,33 +50,28 @@ def pytorch(play: PlayServer, local: str, files: Mapping[str, bytes], root: str 
     return play.url + root
 
 
-def release_asset(
-    play: PlayServer, path: str, body: bytes, *, signed_on: PlayServer | None = None
-) -> str:
+def release_asset(play: PlayServer, path: str, body: bytes, *, objects: str = "") -> str:
     """Serve `/OWNER/REPO/releases/download/TAG/FILE`; return its URL.
 
-    As on GitHub it leads to a signed address on another host, which answers no HEAD.
+    As on GitHub it leads to a signed address on another host, which answers no HEAD: `objects`, a
+    URL under which a client reaches this server too.
     """
-    host = signed_on or play
     name = path.rpartition("/")[2]
     signed = f"/signed/{name}?token={hashlib.sha256(path.encode()).hexdigest()[:8]}"
-    host.files[signed] = File(body=body, head=False)
-    play.redirects[path] = host.url + quote(signed, safe="/?=")
+    play.files[signed] = File(body=body, head=False)
+    play.redirects[path] = (objects or play.url) + quote(signed, safe="/?=")
     return play.url + path
 
 
-def archive(
-    play: PlayServer, path: str, body: bytes, *, codeload_on: PlayServer | None = None
-) -> str:
+def archive(play: PlayServer, path: str, body: bytes, *, codeload: str = "") -> str:
     """Serve `/OWNER/REPO/archive/SHA.tar.gz`; return its URL.
 
-    GitHub makes archives as they are asked for: no length, and no parts of them.
+    GitHub's other host, `codeload`, makes archives as they are asked for: no length, no parts.
     """
-    host = codeload_on or play
     owner, repository, _, file = path.strip("/").split("/")
     made = f"/codeload/{owner}/{repository}/tar.gz/{file.removesuffix('.tar.gz')}"
-    host.files[made] = File(body=body, kind="application/x-gzip", ranges=False, framing="chunked")
-    play.redirects[path] = host.url + made
+    play.files[made] = File(body=body, kind="application/x-gzip", ranges=False, framing="chunked")
+    play.redirects[path] = (codeload or play.url) + made
     return play.url + path
 
 

@@ -109,6 +109,43 @@ def test_an_unresolved_file_gets_its_real_name_and_hash(tmp_path: Path, play: Pl
     assert one.has(done)
 
 
+def test_rows_that_lack_the_same_hash_download_once(tmp_path: Path, play: PlayServer) -> None:
+    sites.nvidia(play, NAME, LIBS)
+    one = store(tmp_path, play)
+    assert one.complete(UNRESOLVED, "cp311") == one.complete(UNRESOLVED, "cp311")
+    assert len(play.requests("/nvidia/*.whl")) == 1
+
+
+META = artifact(name="tensorrt-cu12", url=None, sha256=None, size=None, status="unresolved")
+META_FILE = "tensorrt_cu12-10.99.0.1.tar.gz"
+
+
+def test_the_package_index_promises_the_hash_of_its_source_archive(
+    tmp_path: Path, play: PlayServer
+) -> None:
+    url = sites.index(play, {META_FILE: b"setup", "tensorrt_cu12-9.0.tar.gz": b"older"})
+    play.guards["/simple/*"] = "user:hunter2"
+    sources = Sources(default_index=url.replace("://", "://user:hunter2@"))
+    one = Store(folders=Folders(tmp_path), sources=sources, talk=Talk())
+    found = one.complete(META, "cp311")
+    assert (found.sha256, found.status) == (hashlib.sha256(b"setup").hexdigest(), "single")
+    assert play.requests("/files/*") == []
+
+
+def test_a_source_archive_in_a_local_folder_has_its_own_hash(
+    tmp_path: Path, play: PlayServer
+) -> None:
+    (tmp_path / META_FILE).write_bytes(b"setup")
+    found = store(tmp_path, play, str(tmp_path)).complete(META, "cp311")
+    assert found.sha256 == hashlib.sha256(b"setup").hexdigest()
+
+
+def test_a_source_archive_that_no_index_promises_stays_unresolved(
+    tmp_path: Path, play: PlayServer
+) -> None:
+    assert store(tmp_path, play).complete(META, "cp311") == META
+
+
 def test_a_file_other_than_its_index_promises_is_refused(tmp_path: Path, play: PlayServer) -> None:
     sites.nvidia(play, NAME, LIBS)
     served = play.files[f"/nvidia/tensorrt-cu12-libs/{NAME}"]

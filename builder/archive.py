@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -29,7 +29,6 @@ from builder.oci import Config, Index, Manifest, steps_of
 from builder.tarball import BLOCK, Bounded, Forward, Limits, Source, Unreadable, walk
 
 __all__ = ["read_archive", "read_blobs"]
-
 
 _KINDS: Mapping[bytes, Kind] = {
     b"0": "file", b"\0": "file", b"7": "file", b"5": "folder", b"2": "symlink", b"1": "hardlink",
@@ -92,8 +91,8 @@ def read_blobs(
     while wanted:
         blob = wanted.pop()
         path = folder / blob.removeprefix("sha256:")
-        if not path.is_file():
-            continue  # another platform's image, perhaps; `image` says what is missing
+        if blob in blobs.sizes or not path.is_file():
+            continue  # missing: another platform's image, perhaps; `image` says what isn't there
         with path.open("rb", buffering=0) as file, _damage(blob):
             blobs.take(blob, Bounded(cast("Source", file), path.stat().st_size))
         wanted.extend(blobs.named_by(blob))
@@ -148,10 +147,10 @@ class _Blobs:
         document = self.documents.get(digest)
         if document is None:
             return []
-        kind = json.loads(document)
-        if "manifests" in kind:
+        keys = _keys(document)
+        if "manifests" in keys:
             return [item.digest for item in _parsed(Index, document, digest).manifests if item.runs]
-        if "layers" not in kind:
+        if "layers" not in keys:
             return []
         manifest = _parsed(Manifest, document, digest)
         wanted = dict.fromkeys(each.digest for each in (*manifest.layers, manifest.config))
@@ -163,10 +162,11 @@ class _Blobs:
 
     def image(self, roots: Iterable[str]) -> Image:
         """Put together the one image that `roots` lead to."""
+        roots = tuple(roots)
         found = list(dict.fromkeys(self._manifests(roots, depth=3)))
         if len(found) != 1:
             raise _unusable(
-                "the archive",
+                ", ".join(roots[:3]) or "the archive",
                 f"it holds {len(found)} images, not one",
                 "Name one platform by its own digest." if found else "",
             )
@@ -194,7 +194,7 @@ class _Blobs:
             document = self.documents.get(digest)
             if document is None:
                 continue
-            if "manifests" not in json.loads(document):
+            if "manifests" not in _keys(document):
                 yield digest
             elif depth:
                 inner = _parsed(Index, document, digest)
@@ -317,6 +317,15 @@ def _document(content: Bounded, limits: Limits) -> bytes:
     if content.size > limits.document:
         raise Unreadable(f"index.json has more than {limits.document} bytes")
     return content.read()
+
+
+def _keys(document: bytes) -> Collection[str]:
+    """Return the names in a JSON object, which say what it is; none when it is no JSON."""
+    try:
+        parsed = json.loads(document)
+    except (ValueError, RecursionError):
+        return ()
+    return parsed if isinstance(parsed, dict) else ()
 
 
 Document = TypeVar("Document", bound=BaseModel)

@@ -101,6 +101,8 @@ def test_a_folder_of_blobs_gives_the_same_image(tmp_path: Path) -> None:
     (tmp_path / archive.layers[0].removeprefix("sha256:")).unlink()
     with pytest.raises(InvalidInput, match=rf"{archive.layers[0]}: the layer is missing"):
         read_blobs(tmp_path, archive.manifest)
+    with pytest.raises(InvalidInput, match=r"sha256:0+: it holds 0 images"):
+        read_blobs(tmp_path, "sha256:" + "0" * 64)
     # What is not asked for is not opened, so it need not be there.
     look = Look(layers=lambda digest: digest == archive.layers[1])
     assert read_blobs(tmp_path, archive.manifest, look=look).layers[1].entries is not None
@@ -119,6 +121,22 @@ def test_one_image_of_an_index_is_found_and_attestations_are_no_images() -> None
     )
     archive.roots = [archive.descriptor(inner)]
     assert read_archive(archive.stream()).digest == archive.manifest
+
+
+def test_platforms_that_share_a_layer_are_told_apart(tmp_path: Path) -> None:
+    """Two images in one index: the layer is read once, and one image has to be named."""
+    archive = Archive([Item(path="a")])
+    layers = [archive.descriptor(archive.layers[0])]
+    other = archive.add_json(
+        {"config": archive.descriptor(archive.config), "layers": layers, "annotations": {"b": "c"}}
+    )
+    both = [archive.descriptor(each) for each in (archive.manifest, other)]
+    index = archive.add_json({"manifests": both})
+    for digest, data in archive.blobs.items():
+        (tmp_path / digest.removeprefix("sha256:")).write_bytes(data)
+    with pytest.raises(InvalidInput, match=rf"{index}: it holds 2 images(.|\n)*its own digest"):
+        read_blobs(tmp_path, index)
+    assert read_blobs(tmp_path, other).digest == other
 
 
 def test_several_frames_are_one_layer() -> None:
@@ -219,6 +237,20 @@ def chain_of_headers() -> Archive:
     return Archive(one_header * 1_500 + bytes(1_024))
 
 
+def endless_config() -> Archive:
+    archive = one()
+    deep = archive.add(b'{"a":' + b"[" * 100_000)
+    archive.config = deep
+    swap_layer(archive, archive.blobs[archive.layers[0]])
+    return archive
+
+
+def endless_root() -> Archive:
+    archive = one()
+    archive.roots = [archive.descriptor(archive.add(b'{"manifests":' + b"[" * 100_000))]
+    return archive
+
+
 SMALL = Limits(headers=100_000, ratio=100, entries=3, path=50, kept=1_000)
 
 
@@ -250,11 +282,20 @@ def test_an_image_that_lies_or_asks_too_much_is_refused(
         read_archive(make().stream(), limits=SMALL)
 
 
-def test_headers_are_bounded_by_default_too() -> None:
-    with pytest.raises(InvalidInput, match=r"headers of an entry|damaged"):
-        read_archive(chain_of_headers().stream())
-    with pytest.raises(InvalidInput, match="headers of an entry"):
-        read_archive(lying_size().stream())
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (chain_of_headers, r"headers of an entry|damaged"),
+        (lying_size, "headers of an entry"),
+        (endless_config, "no Config: document"),
+        (endless_root, "no Manifest: document"),
+    ],
+)
+def test_what_recursion_or_memory_could_not_bear_is_refused_by_default(
+    make: Callable[[], Archive], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        read_archive(make().stream())
 
 
 def test_what_is_kept_is_bounded() -> None:

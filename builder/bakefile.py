@@ -15,7 +15,15 @@ from builder.errors import Finding, InvalidInput
 from builder.plan import EPOCH, Plan
 from builder.records import write_atomic
 
-__all__ = ["ROW_STEPS", "STACK_STEPS", "Layout", "bake_definition", "write_contexts"]
+__all__ = [
+    "ROW_STEPS",
+    "STACK_STEPS",
+    "Layout",
+    "bake_definition",
+    "compile_context",
+    "compile_definition",
+    "write_contexts",
+]
 
 STACK_STEPS = ("cuda", "torch", "tensorrt")
 ROW_STEPS = ("flash-attn", "deps", "ultralytics")
@@ -60,6 +68,37 @@ def bake_definition(plans: Sequence[Plan], layout: Layout) -> dict[str, object]:
         targets[plan.row.id] = _row(plan, layout)
     group = {"default": {"targets": [plan.row.id for plan in plans]}}
     return {"group": group, "target": targets}
+
+
+def compile_context(layout: Layout, stack: str) -> Path:
+    """The folder with what flash-attn is compiled from: requirements, wheelhouse, sources."""
+    return layout.contexts / f"flash-build.{stack}"
+
+
+def compile_definition(
+    plan: Plan, layout: Layout, arguments: Mapping[str, str], destination: Path
+) -> dict[str, object]:
+    """Return the bake file that compiles flash-attn for the stack of `plan` into `destination`."""
+    stack = plan.row.stack
+    context = compile_context(layout, stack.name)
+    targets = {
+        f"base-{stack.suite}": _base(plan, layout),
+        f"venv-{stack.name}": {
+            **_stack(plan, layout),
+            "contexts": {"base": f"target:base-{stack.suite}"},
+            "target": "venv",
+        },
+        "flash-attn": {
+            **_common(plan, layout, "flash-attn/Dockerfile"),
+            "contexts": {
+                **_install_contexts(layout, context.name, f"venv-{stack.name}"),
+                "sources": str(context / "sources"),
+            },
+            "args": {"SOURCE_DATE_EPOCH": str(EPOCH), **arguments},
+            "output": [f"type=local,dest={destination}"],
+        },
+    }
+    return {"target": targets}
 
 
 def write_contexts(plans: Sequence[Plan], layout: Layout) -> None:

@@ -1,32 +1,40 @@
 """Plan -> BuildRecord: builds what changed, row after row, and writes each record at once.
 
 A row is unchanged when its build key equals the recorded one and the engine still has the recorded
-digest. A killed run therefore resumes with the rows that are missing.
+digest under its tag. A killed run therefore resumes with the rows that are missing.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 
 from docker import DockerClient
 
 from builder.bakefile import Layout, bake_definition
 from builder.bases import BaseChoice, choose_bases
+from builder.disk import on_full_disk
 from builder.engine.bake import bake
-from builder.engine.client import connect, inspect_image
+from builder.engine.cache import superseded
+from builder.engine.client import inspect_image
 from builder.errors import BuildFailed, Finding, InvalidInput
+from builder.flash_build import PlannedWheel
+from builder.flash_compile import compile_wheel, planned_wheel, wheel_store
 from builder.folders import Folders, hash_images
-from builder.lock import load_lock
+from builder.lock import Lock, load_lock
 from builder.plan import BuildInputs, Plan, make_plan
 from builder.preflight import survey
 from builder.prepare import complete_lock, prepared
 from builder.reach import reachable
 from builder.records import BuildRecord, read_record, write_record
+from builder.room import DiskOptions
+from builder.schedule import by_stack
+from builder.session import Session, session
 from builder.sources import Sources
 from builder.spec import ImageSpec
 from builder.store import Store
@@ -45,11 +53,16 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What a caller may choose: parts that may be missing, the base, and whether to use caches."""
+    """What a caller may choose: parts that may be missing, the base, whether to use caches.
+
+    And what it says about the disk, and whether to wait for another builder.
+    """
 
     allow_missing: frozenset[str] = frozenset()
     base: BaseChoice = "auto"
     no_cache: bool = False
+    disk: DiskOptions = field(default_factory=DiskOptions)
+    wait: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +75,7 @@ class Builder:
     options: BuildOptions
     talk: Talk
 
-    @property
+    @cached_property
     def _store(self) -> Store:
         return Store(folders=self.folders, sources=self.sources, talk=self.talk)
 
@@ -72,10 +85,17 @@ class Builder:
         With `complete`, what a lock leaves unresolved is resolved when its source answers, and the
         lock is written.
         """
+        with on_full_disk("planning"):
+            return self._plan(rows, complete=complete)
+
+    def _plan(self, rows: Sequence[ImageSpec], *, complete: bool) -> list[Plan]:
         locks = {row.id: load_lock(self.folders.locks, row) for row in rows}
+        images = hash_images(self.folders.images)
+        store = wheel_store(self.folders, self.talk)
+        wheels = {row.id: planned_wheel(row, locks[row.id], images, store) for row in rows}
         missing = survey(
             rows,
-            locks,
+            {row: _without_compiler(lock, wheels[row]) for row, lock in locks.items()},
             self.options.allow_missing,
             reach=lambda url: reachable(url, self.sources),
             have=self._store.has,
@@ -85,7 +105,6 @@ class Builder:
                 absent = {item.part for item in missing[row.id]}
                 locks[row.id] = complete_lock(row, locks[row.id], self._store, absent)
         bases = choose_bases(rows, locks, self.options.base, self.folders, self.sources, self.talk)
-        images = hash_images(self.folders.images)
         plans = []
         for row in rows:
             source, digest = bases[row.stack.suite]
@@ -96,40 +115,72 @@ class Builder:
                 revision=self.origin.revision,
                 source=self.origin.source,
             )
-            plans.append(make_plan(row, locks[row.id], inputs, missing[row.id]))
+            absent = {item.part for item in missing[row.id]}
+            wheel = None if "flash-attn" in absent else wheels[row.id]
+            plans.append(make_plan(row, locks[row.id], inputs, missing[row.id], wheel))
         return plans
 
-    def build(self, plans: Sequence[Plan]) -> list[BuildRecord]:
-        """Build what changed; return all records in order. BuildFailed names every failure."""
-        with closing(connect()) as client:
-            return self._build_with(client, plans)
+    def session(self) -> AbstractContextManager[Session]:
+        """Open a session for several calls of `build`."""
+        return session(self.folders, self.options.disk, self.talk, wait=self.options.wait)
 
-    def _build_with(self, client: DockerClient, plans: Sequence[Plan]) -> list[BuildRecord]:
+    def build(self, plans: Sequence[Plan], within: Session | None = None) -> list[BuildRecord]:
+        """Build what changed, stack by stack; return all records in the order of `plans`.
+
+        BuildFailed names every failure. Without a session one is opened for this call.
+        """
+        with ExitStack() as stack:
+            return self._build_in(within or stack.enter_context(self.session()), plans)
+
+    def _build_in(self, within: Session, plans: Sequence[Plan]) -> list[BuildRecord]:
         records: dict[str, BuildRecord] = {}
         for plan in plans:
             write_record(self._record(plan, "plan"), plan.record)
-            if not self.options.no_cache and (record := self._unchanged(plan, client)):
+            if not self.options.no_cache and (record := self._unchanged(plan, within.client)):
                 self.talk.line(f"{plan.row.id}: unchanged, {record.digest}")
                 write_record(self._record(plan, "build"), record)
                 records[plan.row.id] = record
-        changed = [plan for plan in plans if plan.row.id not in records]
+        by_id = {plan.row.id: plan for plan in plans if plan.row.id not in records}
+        changed = [by_id[row.id] for row in by_stack([plan.row for plan in by_id.values()])]
         findings: list[Finding] = []
+        changed, compiled = self._compiled(changed, within, findings)
         if changed:
-            with prepared(changed, self._store) as layout:
+            with prepared(changed, self._store, compiled) as layout:
                 for plan in changed:
                     try:
-                        records[plan.row.id] = self._build_one(plan, layout, client)
+                        records[plan.row.id] = self._build_one(plan, layout, within)
                     except BuildFailed as error:
                         findings.extend(error.findings)
         if findings:
             raise BuildFailed(*findings)
         return [records[plan.row.id] for plan in plans]
 
+    def _compiled(
+        self, plans: Sequence[Plan], within: Session, findings: list[Finding]
+    ) -> tuple[list[Plan], dict[str, Path]]:
+        """Compile what plans ask for; return those that can be built, and their wheels by row."""
+        ready: list[Plan] = []
+        wheels: dict[str, Path] = {}
+        for plan in plans:
+            try:
+                whole, wheel = compile_wheel(plan, self._store, within)
+            except BuildFailed as error:
+                findings.extend(error.findings)
+                continue
+            ready.append(whole)
+            if wheel is not None:
+                wheels[plan.row.id] = wheel
+                write_record(self._record(whole, "plan"), whole.record)
+        return ready, wheels
+
     def _record(self, plan: Plan, name: str) -> Path:
         return self.folders.row(plan.row.id) / f"{name}.json"
 
     def _unchanged(self, plan: Plan, client: DockerClient) -> BuildRecord | None:
-        record = read_record(self._record(plan, "build"), BuildRecord)
+        record = None
+        # A damaged record says nothing; the row is built again, which is quick where it is cached.
+        with suppress(InvalidInput):
+            record = read_record(self._record(plan, "build"), BuildRecord)
         if record is None or record.status == "failed":
             return None
         if record.build_key != plan.record.build_key or record.reference != plan.record.reference:
@@ -139,28 +190,32 @@ class Builder:
                 return None
         except InvalidInput:
             return None
-        return record.model_copy(update={"status": "unchanged"})
+        now = {"status": "unchanged", "missing": plan.record.missing, "evicted": None}
+        return record.model_copy(update=now)
 
-    def _build_one(self, plan: Plan, layout: Layout, client: DockerClient) -> BuildRecord:
+    def _build_one(self, plan: Plan, layout: Layout, within: Session) -> BuildRecord:
         row = plan.row.id
         log = self.folders.row(row) / "build.log"
         for item in plan.record.missing:
             self.talk.line(f"{row}: without {item.part}: {item.source}: {item.reason}")
         self.talk.line(f"{row}: building {plan.record.reference}")
+        within.room.before(plan)
         start = time.monotonic()
         try:
-            digests = bake(
-                bake_definition([plan], layout),
-                [row],
-                folder=self.folders.root,
-                log=log,
-                talk=self.talk,
-                no_cache=self.options.no_cache,
-            )
+            with superseded(within.client, row, plan.record.reference, self.talk):
+                digests = bake(
+                    bake_definition([plan], layout),
+                    [row],
+                    folder=self.folders.root,
+                    log=log,
+                    talk=self.talk,
+                    no_cache=self.options.no_cache,
+                    disk=within.room.disk,
+                )
         except BuildFailed as error:
             self._write(plan, start, log, digest=None, size=None, error=str(error))
             raise
-        size = inspect_image(client, plan.record.reference).size
+        size = inspect_image(within.client, plan.record.reference).size
         record = self._write(plan, start, log, digest=digests[row], size=size, error=None)
         self.talk.line(
             f"{row}: built in {human_seconds(record.seconds)}, {human_bytes(size)}, {record.digest}"
@@ -193,3 +248,9 @@ class Builder:
         )
         write_record(self._record(plan, "build"), record)
         return record
+
+
+def _without_compiler(lock: Lock, wheel: PlannedWheel | None) -> Lock:
+    """A wheel that is in the store needs no compiler: its sources need not answer."""
+    stored = wheel is not None and wheel.sha256 is not None
+    return lock.model_copy(update={"flash": None}) if stored else lock

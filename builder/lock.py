@@ -10,21 +10,19 @@ lock is noticed.
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import uv
 from pydantic import BaseModel, ConfigDict
 
 from builder.artifacts import ArtifactLock, artifacts_of
-from builder.errors import Finding, InvalidInput, SourceUnreachable
+from builder.errors import Finding, InvalidInput
+from builder.flash_lock import FlashLock, load_flash_lock, make_flash_lock
 from builder.known import Known, known_artifacts
 from builder.records import Record, read_record, write_atomic, write_record
 from builder.requirements import Locked, parse_lock
+from builder.resolver import Resolution, resolve
 from builder.sources import Sources
 from builder.spec import ImageSpec, Weight
 
@@ -39,7 +37,6 @@ __all__ = [
     "make_lock",
 ]
 
-_GLIBC = {"bookworm": "2_36", "trixie": "2_40"}
 # The image has no display: the headless build of OpenCV replaces the one that needs libGL.
 _OVERRIDES = "opencv-python ; sys_platform == 'never'\n"
 
@@ -85,12 +82,16 @@ class LockRecord(Record):
 
 
 class Lock(BaseModel):
-    """Both files of one row; `text` is the hash lock as committed."""
+    """Both files of one row; `text` is the hash lock as committed.
+
+    `flash` is what flash-attn is compiled from, where the row says `source: build`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     record: LockRecord
     text: str
+    flash: FlashLock | None = None
 
     def entries(self) -> tuple[Locked, ...]:
         """The distributions that come from the package index."""
@@ -102,7 +103,8 @@ class Lock(BaseModel):
         record = self.record.model_dump_json(
             exclude={"base": {"status"}, "artifacts": known, "weights": known}
         )
-        return hashlib.sha256((self.text + record).encode()).hexdigest()
+        compiled = self.flash.identity() if self.flash is not None else ""
+        return hashlib.sha256((self.text + record + compiled).encode()).hexdigest()
 
 
 def lock_inputs(row: ImageSpec) -> dict[str, str]:
@@ -119,7 +121,7 @@ def lock_inputs(row: ImageSpec) -> dict[str, str]:
         "torchvision": stack.torchvision,
         "tensorrt": f"{tensorrt.package}=={tensorrt.version}" if tensorrt else "",
         "onnxruntime": stack.onnxruntime,
-        "flash_attn": row.flash_attn.version if row.flash_attn else "",
+        "flash_attn": str(row.flash_attn) if row.flash_attn else "",
         "distribution": row.distribution,
         "ultralytics": row.ultralytics,
         "archive": f"{row.archive.url} {row.archive.sha256}" if row.archive else "",
@@ -150,7 +152,13 @@ def load_lock(folder: Path, row: ImageSpec) -> Lock:
         parse_lock(text)
     except ValueError as error:
         raise InvalidInput(Finding(place=str(text_path), what=str(error), todo=todo)) from error
-    return Lock(record=record, text=text)
+    flash = load_flash_lock(folder, row, text) if _is_compiled(row) else None
+    return Lock(record=record, text=text, flash=flash)
+
+
+def _is_compiled(row: ImageSpec) -> bool:
+    flash = row.flash_attn
+    return flash is not None and flash.source == "build" and row.stack.cuda is not None
 
 
 def make_lock(
@@ -176,7 +184,10 @@ def make_lock(
     )
     write_atomic(text_path, resolved)
     write_record(folder / f"{row.id}.json", record)
-    return Lock(record=record, text=resolved)
+    flash = None
+    if _is_compiled(row):
+        flash = make_flash_lock(folder, row, resolved, sources=sources, upgrade=upgrade, talk=talk)
+    return Lock(record=record, text=resolved, flash=flash)
 
 
 def _before(folder: Path, row: ImageSpec) -> LockRecord | None:
@@ -242,31 +253,18 @@ def _requirements(row: ImageSpec) -> Iterable[str]:
 
 
 def _compile(row: ImageSpec, preferences: str, upgrade: Sequence[str], sources: Sources) -> str:
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        (work / "in.txt").write_text("".join(f"{line}\n" for line in _requirements(row)))
-        (work / "overrides.txt").write_text(_OVERRIDES)
-        (work / "out.txt").write_text(preferences)
-        argv = [
-            uv.find_uv_bin(), "pip", "compile", "in.txt", "--override", "overrides.txt",
-            "--output-file", "out.txt", "--python-version", row.stack.python,
-            "--python-platform", f"x86_64-manylinux_{_GLIBC[row.stack.suite]}",
-            "--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate",
-            "--quiet",
-        ]  # fmt: skip
-        argv += sources.uv_options()
-        argv += [word for package in upgrade for word in ("--upgrade-package", package)]
-        done = subprocess.run(
-            argv,
-            cwd=work,
-            env={**os.environ, **sources.uv_environment()},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise _resolution_error(row, done.stderr)
-        text = (work / "out.txt").read_text(encoding="utf-8")
+    text = resolve(
+        Resolution(
+            place=row.id,
+            requirements=list(_requirements(row)),
+            python=row.stack.python,
+            suite=row.stack.suite,
+            preferences=preferences,
+            overrides=_OVERRIDES,
+            upgrade=upgrade,
+        ),
+        sources,
+    )
     kept = [entry for entry in parse_lock(text) if _from_index(row, entry.name)]
     header = f"# Written by: python3 build.py lock {row.id}\n"
     return header + "".join(f"{entry}\n" for entry in kept)
@@ -281,21 +279,6 @@ def _from_index(row: ImageSpec, name: str) -> bool:
     # The index's torch is a CUDA build; the CPU one lies on PyTorch's index and needs none of it.
     cuda = name.startswith("nvidia-") and name != "nvidia-ml-py"
     return not cuda and name not in {"torch", "torchvision", "triton"}
-
-
-def _resolution_error(row: ImageSpec, stderr: str) -> Exception:
-    tail = "\n    ".join(line.strip() for line in stderr.strip().splitlines()[-12:])
-    offline = ("error sending request", "dns error", "Failed to fetch", "tcp connect")
-    if any(sign in stderr for sign in offline):
-        return SourceUnreachable(
-            Finding(
-                place=row.id,
-                what="the package index does not answer",
-                why=tail,
-                todo="Check the network, proxies and the index that pip or uv is configured with.",
-            )
-        )
-    return InvalidInput(Finding(place=row.id, what="no set of versions fits", why=tail))
 
 
 def _base(row: ImageSpec, known: Sequence[Known]) -> BaseLock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import quote
 
@@ -16,13 +16,14 @@ from builder.artifacts import ArtifactLock
 from builder.buildkey import build_key, key_inputs
 from builder.compat import minimum_driver, sms_for
 from builder.errors import Finding, InvalidInput
+from builder.flash_build import PlannedWheel
 from builder.lock import Lock
 from builder.mirrors import file_of
-from builder.records import Missing, PlanRecord, WeightRecord
+from builder.records import CompiledRecord, Missing, PlanRecord, WeightRecord
 from builder.requirements import Locked, render, step_of
 from builder.spec import ImageSpec, Weight
 
-__all__ = ["EPOCH", "FAMILIES", "IMAGE_PREFIX", "BuildInputs", "Plan", "make_plan"]
+__all__ = ["EPOCH", "FAMILIES", "IMAGE_PREFIX", "BuildInputs", "Plan", "make_plan", "with_wheel"]
 
 EPOCH = 1_767_225_600
 """SOURCE_DATE_EPOCH of every layer: 2026-01-01T00:00:00Z. A change rebuilds everything."""
@@ -67,7 +68,7 @@ class Plan:
     """One image to build: its record, and the files and arguments that the Dockerfiles take.
 
     `inputs` names everything that the build key is a hash of; `artifacts` come from outside the
-    package index.
+    package index, `wheel` is compiled here.
     """
 
     row: ImageSpec
@@ -80,14 +81,23 @@ class Plan:
     image_json: str
     random_weights: tuple[str, ...]
     official_weights: tuple[Weight, ...]
+    wheel: PlannedWheel | None = None
 
 
 def make_plan(
-    row: ImageSpec, lock: Lock, inputs: BuildInputs, missing: Sequence[Missing] = ()
+    row: ImageSpec,
+    lock: Lock,
+    inputs: BuildInputs,
+    missing: Sequence[Missing] = (),
+    wheel: PlannedWheel | None = None,
 ) -> Plan:
-    """Decide what the image of `row` contains when the parts in `missing` can't be had."""
+    """Decide what the image of `row` contains when the parts in `missing` can't be had.
+
+    `wheel` is the flash-attn of a row that says `source: build`. While it is not compiled, its line
+    has no hash, and no installer takes it: see `with_wheel`.
+    """
     parts: set[str] = {item.part for item in missing}
-    entries = _entries(lock, parts)
+    entries = _entries(lock, parts, _compiled(wheel))
     requirements = render(entries)
     weights = tuple(_weight_record(weight, "weights" not in parts) for weight in row.weights)
     facts = _facts(row, lock, entries, weights, missing)
@@ -100,7 +110,8 @@ def make_plan(
         epoch=EPOCH,
         base=f"{inputs.base_source} {inputs.base_digest}",
         files=inputs.images,
-        entries=entries,
+        # What a wheel is compiled from decides the image, not which of two compilations made it.
+        entries=_entries(lock, parts, _compiled(wheel, by_key=True)),
         image_json=image_json,
         labels=labels,
     )
@@ -113,6 +124,7 @@ def make_plan(
             "weights": weights,
             "labels": labels,
             "missing": tuple(missing),
+            "compiled": _compiled_record(wheel),
         }
     )
     return Plan(
@@ -130,7 +142,19 @@ def make_plan(
         image_json=image_json,
         random_weights=random,
         official_weights=official,
+        wheel=wheel,
     )
+
+
+def with_wheel(plan: Plan, sha256: str) -> Plan:
+    """Return `plan` with the hash of the wheel that has been compiled for it."""
+    assert plan.wheel is not None
+    wheel = replace(plan.wheel, sha256=sha256)
+    (before,), (after,) = _compiled(plan.wheel), _compiled(wheel)
+    text = plan.requirements["flash-attn"].replace(str(before), str(after))
+    record = plan.record.model_copy(update={"compiled": _compiled_record(wheel)})
+    requirements = {**plan.requirements, "flash-attn": text}
+    return replace(plan, wheel=wheel, requirements=requirements, record=record)
 
 
 _RECORD_KEYS = (
@@ -139,8 +163,8 @@ _RECORD_KEYS = (
 )  # fmt: skip
 
 
-def _entries(lock: Lock, missing: set[str]) -> tuple[Locked, ...]:
-    """All distributions that will be installed: from the index, and by URL."""
+def _entries(lock: Lock, missing: set[str], compiled: Sequence[Locked]) -> tuple[Locked, ...]:
+    """All distributions that will be installed: from the index, by URL, and compiled here."""
     dropped = {step for step in ("tensorrt", "flash-attn") if step in missing}
     indexed = [entry for entry in lock.entries() if step_of(entry.name) not in dropped]
     by_url = [
@@ -148,7 +172,36 @@ def _entries(lock: Lock, missing: set[str]) -> tuple[Locked, ...]:
         for artifact in lock.record.artifacts
         if artifact.part not in missing
     ]
-    return tuple(sorted([*indexed, *by_url], key=lambda entry: entry.name))
+    return tuple(sorted([*indexed, *by_url, *compiled], key=lambda entry: entry.name))
+
+
+def _compiled(wheel: PlannedWheel | None, *, by_key: bool = False) -> tuple[Locked, ...]:
+    """The wheel that is compiled here, by its hash, or by the hash of what it is made from."""
+    if wheel is None:
+        return ()
+    compilation = wheel.compilation
+    known = (wheel.sha256,) if wheel.sha256 is not None else ()
+    return (
+        Locked(
+            name="flash-attn",
+            version=compilation.full_version,
+            hashes=(compilation.key,) if by_key else known,
+            url=f"{WHEELHOUSE}/{quote(compilation.file)}",
+        ),
+    )
+
+
+def _compiled_record(wheel: PlannedWheel | None) -> CompiledRecord | None:
+    if wheel is None:
+        return None
+    compilation = wheel.compilation
+    return CompiledRecord(
+        name="flash-attn",
+        version=compilation.full_version,
+        key=compilation.key,
+        architectures=tuple(f"sm_{code}" for code in compilation.architectures),
+        sha256=wheel.sha256,
+    )
 
 
 def _by_artifact(artifact: ArtifactLock, row: str) -> Locked:

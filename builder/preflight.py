@@ -107,6 +107,9 @@ def wanted_by(
     for artifact in lock.record.artifacts:
         if artifact.question is not None and not have(artifact):
             yield artifact.part, artifact.question
+    for artifact in lock.flash.record.artifacts if lock.flash is not None else ():
+        if artifact.url is not None and not have(artifact):
+            yield artifact.part, artifact.url
     for weight in row.weights:
         if not have(weight):
             yield "weights", weight.url

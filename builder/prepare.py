@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import uv
 
@@ -19,6 +20,7 @@ from builder.records import write_record
 from builder.requirements import step_of
 from builder.spec import ImageSpec
 from builder.store import Store
+from builder.wheelhouse import place
 
 __all__ = ["complete_lock", "prepared"]
 
@@ -30,8 +32,7 @@ def complete_lock(row: ImageSpec, lock: Lock, store: Store, absent: Collection[s
     """
 
     def completed(artifact: ArtifactLock) -> ArtifactLock:
-        is_open = artifact.sha256 is None and artifact.url is not None
-        if not is_open or artifact.part in absent:
+        if artifact.sha256 is not None or artifact.part in absent:
             return artifact
         return store.complete(artifact, python_tag(row.stack))
 
@@ -43,17 +44,23 @@ def complete_lock(row: ImageSpec, lock: Lock, store: Store, absent: Collection[s
     path = folders.locks / f"{row.id}.json"
     write_record(path, record)
     store.talk.line(f"{row.id}: {path.relative_to(folders.root)} is complete now: commit it")
-    return Lock(record=record, text=lock.text)
+    return lock.model_copy(update={"record": record})
 
 
 @contextmanager
-def prepared(plans: Sequence[Plan], store: Store) -> Iterator[Layout]:
-    """Lay out what the builder reads, and yield where; secrets exist only while it runs."""
+def prepared(
+    plans: Sequence[Plan], store: Store, compiled: Mapping[str, Path] = MappingProxyType({})
+) -> Iterator[Layout]:
+    """Lay out what the builder reads, and yield where; secrets exist only while it runs.
+
+    `compiled` are the wheels that were compiled here, by row.
+    """
     folders = store.folders
     for weight in dict.fromkeys(weight for plan in plans for weight in plan.official_weights):
         store.weight(weight)
     folders.cache.mkdir(parents=True, exist_ok=True)
-    secrets = Path(tempfile.mkdtemp(prefix="secrets-", dir=folders.cache))
+    # The name says whose they are: if we are killed, the next builder removes them.
+    secrets = folders.cache / f"secrets-{os.getpid()}"
     try:
         layout = replace(folders.layout(), secrets=secrets.relative_to(folders.root))
         absolute = layout.under(folders.root)
@@ -62,6 +69,8 @@ def prepared(plans: Sequence[Plan], store: Store) -> Iterator[Layout]:
         store.sources.write_secrets(secrets, [plan.row.stack.suite for plan in plans])
         write_contexts(plans, absolute)
         _fill_wheelhouses(plans, absolute, store)
+        for row, wheel in compiled.items():
+            place(wheel, absolute.wheelhouse(row) / "flash-attn" / wheel.name)
         yield layout
     finally:
         shutil.rmtree(secrets, ignore_errors=True)

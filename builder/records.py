@@ -19,6 +19,7 @@ from builder.errors import Finding, InvalidInput
 __all__ = [
     "BuildRecord",
     "CheckResult",
+    "CompiledRecord",
     "Host",
     "Measurement",
     "Missing",
@@ -70,6 +71,18 @@ class WeightRecord(_Part):
     official: bool
 
 
+class CompiledRecord(_Part):
+    """A wheel that is compiled here: `key` is a hash of what decides it, `architectures` what it
+    has machine code for. `sha256` is None until it has been compiled.
+    """
+
+    name: Literal["flash-attn"]
+    version: str
+    key: Sha256
+    architectures: tuple[str, ...]
+    sha256: Sha256 | None
+
+
 class PlanRecord(Record):
     """What is to be built: the row, and what validation may rely on."""
 
@@ -95,12 +108,14 @@ class PlanRecord(Record):
     weights: tuple[WeightRecord, ...]
     labels: dict[str, str]
     missing: tuple[Missing, ...]
+    compiled: CompiledRecord | None = None
 
 
 class BuildRecord(Record):
     """What was built. `size_bytes` is the compressed size of all layers and the manifest.
 
     `inputs` names everything that `build_key` is a hash of, so that a later key can be explained.
+    `evicted` says since when the engine no longer has the image, because it made room for another.
     """
 
     id: str
@@ -115,6 +130,7 @@ class BuildRecord(Record):
     log: str | None = None
     error: str | None = None
     inputs: dict[str, str] = {}
+    evicted: str | None = None
 
 
 class Outcome(str, Enum):

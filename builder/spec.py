@@ -72,6 +72,9 @@ class FlashAttention:
     version: str
     source: Literal["wheel", "build"]
 
+    def __str__(self) -> str:
+        return self.version if self.source == "wheel" else f"{self.version} ({self.source})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StackSpec:

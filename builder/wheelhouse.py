@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from builder.requirements import parse_lock
 from builder.simple_index import links_of, name_of
 
-__all__ = ["collect_wheels", "place", "sha256_of"]
+__all__ = ["collect_wheels", "local_folders", "place", "sha256_of"]
 
 _CHUNK = 1 << 20
 
@@ -52,11 +52,19 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def local_folders(find_links: Iterable[str]) -> Iterator[Path]:
+    """Yield the folders of this machine among pip's find-links."""
+    for text in find_links:
+        folder = _local_path(text)
+        if folder is not None and folder.is_dir():
+            yield folder
+
+
 def _candidates(
     wanted: Mapping[str, set[str]], find_links: Iterable[str], indexes: Iterable[str]
 ) -> Iterator[tuple[Path, str | None]]:
     """Yield local files of wanted distributions, with the sha256 that an index promises."""
-    for folder in filter(None, map(_local_path, find_links)):
+    for folder in local_folders(find_links):
         for path in sorted(folder.glob("*")):
             if path.is_file() and name_of(path.name) in wanted:
                 yield path, None

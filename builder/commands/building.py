@@ -13,14 +13,24 @@ from builder.bakefile import bake_definition
 from builder.bases import BaseChoice
 from builder.build import Builder, BuildOptions, Origin
 from builder.commands.checking import refuse_incompatible
+from builder.disk import FLOOR, parse_bytes
+from builder.flash_compile import announce, local_machine
 from builder.folders import Folders
 from builder.matrix import load_matrix, select
 from builder.preflight import parse_allowed
+from builder.room import DiskOptions
 from builder.sources import Sources, load_sources
 from builder.spec import ImageSpec
 from builder.talk import Talk
 
-__all__ = ["build_rows", "compatible_rows", "machine_sources", "make_builder", "print_plan"]
+__all__ = [
+    "build_rows",
+    "builder_of",
+    "compatible_rows",
+    "machine_sources",
+    "make_builder",
+    "print_plan",
+]
 
 
 def machine_sources(root: Path) -> Sources:
@@ -30,8 +40,11 @@ def machine_sources(root: Path) -> Sources:
 
 def print_plan(arguments: argparse.Namespace, root: Path) -> int:
     """Print the plan: our records, or the bake file that the builder gets."""
-    builder = _builder(arguments, root)
+    builder = builder_of(arguments, root)
     plans = builder.plan(compatible_rows(root, arguments.pattern), complete=False)
+    wheels = [plan.wheel for plan in plans if plan.wheel is not None]
+    for compilation in dict.fromkeys(w.compilation for w in wheels if w.sha256 is None):
+        announce(compilation, local_machine(), builder.talk)
     if arguments.format == "bake":
         print(json.dumps(bake_definition(plans, builder.folders.layout()), indent=2))
     else:
@@ -41,7 +54,7 @@ def print_plan(arguments: argparse.Namespace, root: Path) -> int:
 
 def build_rows(arguments: argparse.Namespace, root: Path) -> int:
     """Build the selected rows and print their records."""
-    builder = _builder(arguments, root)
+    builder = builder_of(arguments, root)
     records = builder.build(builder.plan(compatible_rows(root, arguments.pattern)))
     print(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
     return 0
@@ -55,13 +68,29 @@ def compatible_rows(root: Path, pattern: str | None) -> tuple[ImageSpec, ...]:
     return rows
 
 
-def _builder(arguments: argparse.Namespace, root: Path) -> Builder:
+def builder_of(arguments: argparse.Namespace, root: Path) -> Builder:
+    """Return the builder that the command line asks for."""
     return make_builder(
         root,
         Talk(),
         allow_missing=arguments.allow_missing,
         base=arguments.base,
         no_cache=getattr(arguments, "no_cache", False),
+        disk=_disk_options(arguments),
+        wait=not getattr(arguments, "no_wait", False),
+    )
+
+
+def _disk_options(arguments: argparse.Namespace) -> DiskOptions:
+    def size(option: str) -> int | None:
+        text = getattr(arguments, option.strip("-").replace("-", "_"), None)
+        return None if text is None else parse_bytes(text, option)
+
+    min_free = size("--min-free")
+    return DiskOptions(
+        min_free=FLOOR if min_free is None else min_free,
+        row_space=size("--row-space"),
+        cache_budget=size("--cache-budget"),
     )
 
 
@@ -72,6 +101,8 @@ def make_builder(
     allow_missing: str | None,
     base: BaseChoice = "auto",
     no_cache: bool = False,
+    disk: DiskOptions | None = None,
+    wait: bool = True,
 ) -> Builder:
     """Return a Builder with this machine's sources and this checkout's origin."""
     return Builder(
@@ -79,7 +110,11 @@ def make_builder(
         sources=machine_sources(root),
         origin=_origin(root),
         options=BuildOptions(
-            allow_missing=parse_allowed(allow_missing), base=base, no_cache=no_cache
+            allow_missing=parse_allowed(allow_missing),
+            base=base,
+            no_cache=no_cache,
+            disk=disk or DiskOptions(),
+            wait=wait,
         ),
         talk=talk,
     )

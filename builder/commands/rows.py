@@ -38,7 +38,7 @@ def list_rows(arguments: argparse.Namespace, root: Path) -> int:
             stack.cuda or "-",
             stack.torch,
             stack.tensorrt.version if stack.tensorrt else "-",
-            row.flash_attn.version if row.flash_attn else "-",
+            str(row.flash_attn or "-"),
             row.ultralytics + (" (fork)" if row.archive else ""),
             ", ".join(stack.gpus) or "-",
         )

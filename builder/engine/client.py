@@ -23,10 +23,12 @@ __all__ = [
     "EngineTrouble",
     "ImageFacts",
     "Layer",
+    "Machine",
     "StartRefused",
     "connect",
     "engine_errors",
     "engine_host",
+    "engine_machine",
     "engine_version",
     "inspect_image",
 ]
@@ -136,6 +138,21 @@ def engine_errors(doing: str) -> Iterator[None]:
         raise StartRefused(f"{doing}: {text}") from error
     except (DockerException, requests.RequestException, ConnectionError) as error:
         raise EngineLost(f"{doing}: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where builds run: its cores, and its memory in bytes."""
+
+    cores: int
+    memory: int
+
+
+def engine_machine(client: DockerClient) -> Machine:
+    """Return the machine that the engine runs on, which need not be this one."""
+    with engine_errors("asking the engine for its machine"):
+        info = client.info()
+        return Machine(cores=int(info["NCPU"]), memory=int(info["MemTotal"]))
 
 
 def engine_version(client: DockerClient) -> str:

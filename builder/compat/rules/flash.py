@@ -217,12 +217,13 @@ def _missing(flash_attn: Version, wanted: Wanted) -> Conflict:
             culprits = reduced
     named_fields = [f for f in _FIELDS if getattr(culprits, f) is not None]
     others = releases_for(wanted)
-    hint = f"Use flash-attn {others[-1]}, or build it" if others else "Build it"
+    compiled = f'compile it: flash_attn: {{version: "{flash_attn}", source: build}}'
+    hint = f"Use flash-attn {others[-1]}, or {compiled}" if others else compiled.capitalize()
     return fail(
         f"flash-attn {flash_attn} has no official wheel for {_described(culprits)}; pip would "
         f"compile for hours. {_offered(flash_attn, wanted)}",
         " ".join(["flash_attn", *(_FIELDS[field] for field in named_fields)]),
-        fix=f"{hint} (flash_attn_source: build).",
+        fix=f"{hint}.",
         source=load("flash_attn")["sources"]["wheels"],
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -14,7 +13,8 @@ from builder.compat.rule import fail, rule, warn
 from builder.compat.values import CPU, Base, Cuda, Python, compatible, parse_cuda, sm_name
 from builder.compat.verdict import Conflict
 
-_AMPERE = 80
+AMPERE = 80
+"""The oldest compute capability that FlashAttention-2 runs on."""
 
 
 @rule("flash-attn-gpu", "FlashAttention-2 runs on this GPU")
@@ -27,11 +27,11 @@ def flash_attn_gpu(
     """Judge flash-attn x compute capability: Ampere or newer, and code for it in the wheel."""
     entry = named("flash_attn", flash_attn)
     if flash_attn < Version("2") or (
-        entry is None and flash_attn > ordered("flash_attn")[-1] and arch >= _AMPERE
+        entry is None and flash_attn > ordered("flash_attn")[-1] and arch >= AMPERE
     ):
         return
     source = load("flash_attn")["sources"]["gpus"]
-    if arch < _AMPERE:
+    if arch < AMPERE:
         yield fail(
             f"FlashAttention-2 needs Ampere (sm_80) or newer; {sm_name(arch)} is older",
             "flash_attn arch",
@@ -43,7 +43,7 @@ def flash_attn_gpu(
     if entry is None:
         return
     built = flash_attn_source == "build"
-    codes = _compiled(entry, runtime) if built else entry["sass"]
+    codes = flash_codes(flash_attn, runtime) if built else entry["sass"]
     if entry["hopper_only"] and arch > 90:
         why = 'it refuses anything but sm_8x and sm_90 ("only supports Ampere GPUs or newer")'
     elif not any(compatible(arch, code) for code in codes):
@@ -71,13 +71,18 @@ def _able(arch: int) -> tuple[Version, ...]:
     return tuple(v for v, row in known if row and any(compatible(arch, c) for c in row["sass"]))
 
 
-def _compiled(entry: dict[str, Any], runtime: Cuda | None) -> list[int]:
-    """What setup.py compiles for: sm_90 from nvcc 11.8, sm_100 and sm_120 from nvcc 12.8."""
+def flash_codes(release: Version, runtime: Cuda | None) -> list[int]:
+    """What a release compiles for: sm_90 from nvcc 11.8, sm_100 and sm_120 from nvcc 12.8.
+
+    A release that is newer than all known ones is taken to compile for what the last one did.
+    """
+    entry = named("flash_attn", release) or named("flash_attn", ordered("flash_attn")[-1])
+    codes: list[int] = list(entry["gencode"]) if entry else []
     if runtime is None or runtime.minor is None:
-        return list(entry["gencode"])
+        return codes
     nvcc = (runtime.major, runtime.minor)
     first = {80: (0, 0), 90: (11, 8)}
-    return [code for code in entry["gencode"] if nvcc >= first.get(code, (12, 8))]
+    return [code for code in codes if nvcc >= first.get(code, (12, 8))]
 
 
 @rule("flash-attn-build", "flash-attn can be compiled here")

@@ -4,7 +4,7 @@ PATTERN ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help venv quickstart test lint unit integration build-all validate-all engine engine-stop clean lock lock-host check update-facts schema
+.PHONY: help venv quickstart test lint unit integration build-all validate-all engine engine-stop clean lock lock-host check update-facts schema bench
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,3 +59,6 @@ update-facts: venv ## read anew what the package index says about versions; look
 
 schema: venv ## write docs/matrix.schema.json for editors
 	@$(PY) build.py schema
+
+bench: engine ## how fast and small, against what one would write instead, or some: ONLY=start,size
+	@$(PY) -m bench $(if $(ONLY),--only '$(ONLY)')

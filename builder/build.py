@@ -22,7 +22,7 @@ from builder.disk import on_full_disk
 from builder.engine.bake import bake
 from builder.engine.cache import superseded
 from builder.engine.client import inspect_image
-from builder.errors import BuildFailed, Finding, InvalidInput
+from builder.errors import BuildFailed, EngineUnavailable, Finding, InvalidInput
 from builder.flash_build import PlannedWheel
 from builder.flash_compile import compile_wheel, planned_wheel, wheel_store
 from builder.folders import Folders, hash_images
@@ -151,6 +151,8 @@ class Builder:
                         records[plan.row.id] = self._build_one(plan, layout, within)
                     except BuildFailed as error:
                         findings.extend(error.findings)
+                    except EngineUnavailable as error:
+                        raise EngineUnavailable(*error.findings, *findings) from error
         if findings:
             raise BuildFailed(*findings)
         return [records[plan.row.id] for plan in plans]

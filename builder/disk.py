@@ -57,7 +57,13 @@ NEXT_ROW_FLASH = 5_000_000_000
 """A further row with flash-attn has that wheel and every later layer of its own: 1.2 GB of
 dependencies and about 0.9 GB of flash-attn, unpacked twice. Computed, not measured."""
 
-_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+# The third is how BuildKit ends when it has no room to write a zstd layer: it only logs the cause,
+# then asks containerd's differ, which can't make zstd (seen 2026-11-25, Docker 26.1; BuildKit's
+# cache/blobs.go). Where there is room its own differ makes every layer of ours.
+_FULL = re.compile(
+    r"no space left on device|disk quota exceeded|unsupported diff media type: \S*zstd",
+    re.IGNORECASE,
+)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _TODO = (
     "Free some space there: `docker image ls`, `docker system df` and `docker buildx prune` show"

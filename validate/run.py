@@ -85,6 +85,7 @@ def validate_image(
         if known and reusable(known, build, suite, ordered, host, require, _now()):
             talk(f"already validated on {known.started}: nothing has changed since")
             return known
+    _refuse_evicted(build)
     path.unlink(missing_ok=True)
     started, begun = _now(), time.monotonic()
     task = _Task(
@@ -113,6 +114,19 @@ def validate_image(
     )
     write_record(path, record)
     return record
+
+
+def _refuse_evicted(build: BuildRecord) -> None:
+    """An image that made room for others is no broken one: there is nothing to look at."""
+    if build.evicted is not None:
+        raise InvalidInput(
+            Finding(
+                place=build.id,
+                what="there is no image to validate",
+                why=f"It was built, and removed on {build.evicted} to make room for others.",
+                todo=f"Run: python3 build.py sweep {build.id} (it builds the image again first).",
+            )
+        )
 
 
 def reusable(

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -195,6 +196,8 @@ def _user_config(path: Path = Path("/etc/docker/daemon.json")) -> dict[str, obje
 
 def answers(host: str) -> bool:
     """Whether an engine answers at `host`."""
+    if host.startswith("unix://") and not _listens(host.removeprefix("unix://")):
+        return False
     try:
         client = docker.DockerClient(base_url=host, version="auto", timeout=5)
         try:
@@ -203,3 +206,17 @@ def answers(host: str) -> bool:
             client.close()
     except (DockerException, requests.RequestException):
         return False
+
+
+def _listens(path: str) -> bool:
+    """Whether anybody listens at a socket.
+
+    Asked first, because the SDK does not close a socket whose connection was refused (docker 7.1,
+    docker/transport/unixconn.py).
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True

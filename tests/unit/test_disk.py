@@ -136,6 +136,8 @@ def test_the_floor_is_looked_at_once_a_second() -> None:
         ("write /opt/x: no space left on device", True),
         ("head: error writing 'standard output': No space left on device", True),
         ("open /x: disk quota exceeded", True),
+        ("unsupported diff media type: application/vnd.oci.image.layer.v1.tar+zstd: no", True),
+        ("unsupported diff media type: text/plain", False),
         ("exit code: 1", False),
     ],
 )

@@ -1,94 +1,43 @@
-"""A compilation of flash-attn: architectures, key, how much at once, lock, plan, and its words."""
+"""A compilation of flash-attn: architectures, key, how much at once, plan, bake file, and words."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import io
-import struct
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from builder import flash_lock
 from builder.bakefile import compile_definition
 from builder.compat import check
 from builder.engine.client import Machine
 from builder.errors import BuildFailed, Finding, Incompatible, InvalidInput
 from builder.flash_build import (
     MEMORY_PER_COMPILER,
-    Compilation,
     Parallelism,
     PlannedWheel,
     hours,
     parallelism,
-    plan_compilation,
 )
 from builder.flash_compile import announce, explain
-from builder.flash_lock import FlashLock, load_flash_lock, make_flash_lock
+from builder.flash_lock import FlashLock
 from builder.folders import Folders
 from builder.lock import Lock, load_lock, lock_inputs
-from builder.matrix import load_matrix, parse_matrix, select
 from builder.plan import Plan, make_plan, with_wheel
 from builder.preflight import wanted_by
 from builder.requirements import parse_lock
-from builder.resolver import Resolution
-from builder.sources import Sources
 from builder.spec import FlashAttention, ImageSpec
 from builder.talk import Talk
+from tests.unit.flash_support import FILES, GIB, H64, compilation, locked, row_of
 from tests.unit.test_plan import inputs
-
-GIB = 1 << 30
-FILES = {"flash-attn/Dockerfile": "a" * 64, "flash-attn/compile.py": "b" * 64, "stack/x": "c" * 64}
-H64 = "0123456789abcdef" * 4
-
-
-@lru_cache(maxsize=1)
-def real_rows(root: Path) -> tuple[ImageSpec, ...]:
-    return load_matrix(root / "matrix.yaml").rows
-
-
-def row_of(root: Path, row_id: str = "yolov12-cu128", **stack: Any) -> ImageSpec:
-    """A row of the real matrix that compiles flash-attn 2.8.3."""
-    (row,) = select(real_rows(root), row_id)
-    return replace(
-        row,
-        flash_attn=FlashAttention(version=stack.pop("flash_attn", "2.8.3"), source="build"),
-        stack=replace(row.stack, **stack),
-    )
-
-
-def resolved(wanted: Resolution, sources: Sources) -> str:
-    """What uv would answer, as far as it matters here."""
-    del sources
-    lines = [f"{line}.0" if line.endswith("*") else line for line in wanted.requirements]
-    names = [line.partition("[")[0].partition("=")[0] for line in lines]
-    versions = [line.partition("==")[2].replace(".*", "") or "1.0" for line in lines]
-    pairs = zip(names, versions, strict=True)
-    return "".join(f"{n}=={v} --hash=sha256:{H64}\n" for n, v in pairs)
 
 
 @pytest.fixture(scope="module")
 def flash(root: Path, tmp_path_factory: pytest.TempPathFactory) -> FlashLock:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flash_lock, "resolve", resolved)
-        return lock_for(root, row_of(root), tmp_path_factory.mktemp("locks"))
-
-
-def lock_for(root: Path, row: ImageSpec, folder: Path) -> FlashLock:
-    text = (root / "locks" / f"{row.id}.txt").read_text()
-    return make_flash_lock(folder, row, text, sources=Sources(), talk=lambda _: None)
-
-
-def compilation(root: Path, flash: FlashLock, **changes: Any) -> Compilation:
-    files = changes.pop("files", FILES)
-    return plan_compilation(row_of(root, **changes), flash, files)
+    return locked(root, tmp_path_factory.mktemp("locks"))
 
 
 @pytest.mark.parametrize(
@@ -210,82 +159,6 @@ def test_it_is_announced_with_hours(
     assert hours(one, Parallelism(jobs=1, threads=1), 16) > hours(one, parallel, 16)
 
 
-def test_cuda_13_has_all_of_nvcc_on_the_index(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def resolve(wanted: Resolution, sources: Sources) -> str:
-        asked.extend(wanted.requirements)
-        return resolved(wanted, sources)
-
-    monkeypatch.setattr(flash_lock, "resolve", resolve)
-    found = lock_for(root, row_of(root, "yolov12-cu130"), tmp_path)
-    assert found.record.artifacts == ()
-    assert "cuda-toolkit[cccl,crt,cudart,nvcc,nvvm]==13.0.*" in asked
-
-
-def test_cuda_12_takes_nvcc_from_nvidia_by_hash(flash: FlashLock) -> None:
-    (nvcc,) = flash.record.artifacts
-    assert nvcc.version == "12.8.93"
-    assert nvcc.sha256 is not None
-    assert nvcc.status == "verified"
-    assert nvcc.url is not None
-    assert nvcc.url.endswith("/cuda_nvcc-linux-x86_64-12.8.93-archive.tar.xz")
-
-
-def test_a_cuda_without_a_known_nvcc_is_refused(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flash_lock, "resolve", resolved)
-    with pytest.raises(InvalidInput, match=r"no hash is known for nvcc of CUDA 12\.5"):
-        lock_for(root, row_of(root, cuda="12.5"), tmp_path)
-
-
-def test_the_compiler_is_locked_without_what_the_stage_has(root: Path, flash: FlashLock) -> None:
-    assert flash.source.version == "2.8.3"
-    names = {entry.name for entry in parse_lock(flash.compiler)}
-    assert names == {"ninja", "packaging", "psutil", "wheel", "nvidia-cuda-cccl-cu12"}
-
-
-def test_a_lock_of_another_row_is_stale(
-    root: Path, tmp_path: Path, flash: FlashLock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flash_lock, "resolve", resolved)
-    row = row_of(root)
-    lock_for(root, row, tmp_path)
-    text = (root / "locks" / f"{row.id}.txt").read_text()
-    assert load_flash_lock(tmp_path, row, text) == flash
-    with pytest.raises(InvalidInput, match="stale lock: flash_attn") as stale:
-        load_flash_lock(tmp_path, row_of(root, flash_attn="2.8.2"), text)
-    assert "build.py lock yolov12-cu128" in stale.value.findings[0].todo
-    with pytest.raises(InvalidInput, match="stale lock: installed"):
-        load_flash_lock(tmp_path, row, text.replace("triton==", "triton==9."))
-    with pytest.raises(InvalidInput, match="has no lock for the compilation"):
-        load_flash_lock(tmp_path / "empty", row, text)
-
-
-def test_an_archive_without_a_hash_is_refused_unless_it_lies_here(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def bare(wanted: Resolution, sources: Sources) -> str:
-        return resolved(wanted, sources).replace(
-            f"flash-attn==2.8.3 --hash=sha256:{H64}", "flash-attn==2.8.3"
-        )
-
-    monkeypatch.setattr(flash_lock, "resolve", bare)
-    row = row_of(root)
-    with pytest.raises(InvalidInput, match=r"flash_attn-2\.8\.3\.tar\.gz has no hash"):
-        lock_for(root, row, tmp_path)
-    house = tmp_path / "house"
-    house.mkdir()
-    (house / "flash_attn-2.8.3.tar.gz").write_bytes(b"archive")
-    text = (root / "locks" / f"{row.id}.txt").read_text()
-    sources = Sources(find_links=(str(house),))
-    found = make_flash_lock(tmp_path, row, text, sources=sources, talk=lambda _: None)
-    assert found.source.hashes == (hashlib.sha256(b"archive").hexdigest(),)
-
-
 def test_source_build_is_not_refused_for_want_of_a_wheel(root: Path) -> None:
     """torch 2.14 has no official wheel; flash-attn for T4 alone can't be had either way."""
     wanted = {"python": "3.13", "torch": "2.14.1", "torchvision": "0.29.2", "cuda": "13.0"}
@@ -296,41 +169,6 @@ def test_source_build_is_not_refused_for_want_of_a_wheel(root: Path) -> None:
     assert "flash-attn-wheel" in {finding.rule for finding in check(wheel).findings}
     old = replace(compiled, stack=replace(compiled.stack, gpus=("T4",)))
     assert "flash-attn-gpu" in {finding.rule for finding in check(old).findings}
-
-
-@pytest.mark.parametrize(
-    ("written", "expected"),
-    [
-        ('"2.8.3"', FlashAttention(version="2.8.3", source="wheel")),
-        ('{version: "2.8.3", source: wheel}', FlashAttention(version="2.8.3", source="wheel")),
-        ('{version: "2.8.3", source: build}', FlashAttention(version="2.8.3", source="build")),
-    ],
-)
-def test_both_forms_in_the_matrix(root: Path, written: str, expected: FlashAttention) -> None:
-    text = (root / "matrix.yaml").read_text()
-    matrix = parse_matrix(text.replace('flash_attn: "2.7.3"', f"flash_attn: {written}"))
-    (row,) = select(matrix.rows, "yolov12-cu121")
-    assert row.flash_attn == expected
-    assert matrix.place(row, "flash_attn_source").startswith("matrix.yaml:18:")
-
-
-@pytest.mark.parametrize(
-    ("written", "what"),
-    [
-        ('{version: "2.8.3"}', "stacks.cu121.flash_attn.source is missing"),
-        ('{version: "2.8.3", source: compile}', "flash_attn.source: input should be 'wheel' or"),
-        ('{version: "2.8.3", source: build, jobs: 3}', "flash_attn.jobs: unknown key"),
-        ("{version: 2.8, source: build}", "flash_attn.version: 2.8 is a number"),
-        ("2.8", "stacks.cu121.flash_attn: 2.8 is a number"),
-    ],
-)
-def test_faults_of_both_forms_have_a_place(root: Path, written: str, what: str) -> None:
-    text = (root / "matrix.yaml").read_text()
-    with pytest.raises(InvalidInput) as fault:
-        parse_matrix(text.replace('flash_attn: "2.7.3"', f"flash_attn: {written}"))
-    (finding,) = fault.value.findings
-    assert what in finding.what
-    assert finding.place.startswith("matrix.yaml:18:")
 
 
 def planned(root: Path, flash: FlashLock, sha256: str | None) -> Plan:
@@ -422,97 +260,3 @@ def test_want_of_memory_says_what_to_set(sign: str, jobs: int, threads: int, tod
 def test_other_failures_are_left_as_they_are() -> None:
     failed = BuildFailed(Finding(place="[compile]", what="flash-attn: nvcc is missing"))
     assert explain(failed, Parallelism(jobs=1, threads=1), Path("log")) is failed
-
-
-@pytest.fixture(scope="module")
-def inside() -> ModuleType:
-    """images/flash-attn/compile.py, which runs in the builder stage."""
-    path = Path(__file__).parents[2] / "images" / "flash-attn" / "compile.py"
-    spec = importlib.util.spec_from_file_location("flash_compile_inside", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def fatbin(*entries: tuple[int, int]) -> bytes:
-    """A fatbin as nvcc 13.0.88 writes it: entries of (kind, architecture) with 8 bytes each."""
-    body = b""
-    for kind, sm in entries:
-        head = struct.pack("<HHIQ", kind, 0x101, 64, 8) + bytes(12) + struct.pack("<I", sm)
-        body += head.ljust(64, b"\0") + bytes(8)
-    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
-
-
-def test_machine_code_is_told_from_ptx(inside: ModuleType) -> None:
-    data = b"\x7fELF" + bytes(60) + fatbin((2, 80), (1, 90)) + bytes(8) + fatbin((2, 120))
-    assert sorted(inside.sms_of(data)) == [80, 120]
-    assert list(inside.sms_of(b"\x7fELF nothing of nvcc's")) == []
-
-
-@pytest.mark.parametrize("cut", [5, 12, 20, 50])
-def test_a_cut_fatbin_ends_quietly(inside: ModuleType, cut: int) -> None:
-    assert list(inside.sms_of(fatbin((2, 80))[:cut])) in ([], [80])
-
-
-def test_the_standard_is_raised_and_never_lowered(inside: ModuleType, tmp_path: Path) -> None:
-    setup = tmp_path / "setup.py"
-    setup.write_text('flags = ["-O3", "-std=c++17"]\n')
-    inside.raise_standard(setup, 20)
-    assert setup.read_text() == 'flags = ["-O3", "-std=c++20"]\n'
-    inside.raise_standard(setup, 17)
-    assert setup.read_text() == 'flags = ["-O3", "-std=c++20"]\n'
-
-
-def test_a_toolkit_is_gathered_from_wheels(
-    inside: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The layout of CUDA 12's wheels, one folder per package, and NVIDIA's archive of nvcc."""
-    nvcc, runtime = tmp_path / "archive", tmp_path / "nvidia" / "cuda_runtime"
-    for path in (
-        nvcc / "bin/nvcc",
-        nvcc / "nvvm/bin/cicc",
-        nvcc / "include/crt/host_config.h",
-        runtime / "include/cuda_runtime.h",
-        runtime / "include/crt/host_config.h",
-        runtime / "lib/libcudart.so.12",
-    ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(path))
-    monkeypatch.setattr(inside, "toolkit_of_the_archive", lambda: iter([nvcc]))
-    monkeypatch.setattr(inside, "wheel_folders", lambda: [runtime])
-    home = inside.make_cuda_home(tmp_path / "home")
-    assert (home / "bin/nvcc").read_text() == str(nvcc / "bin/nvcc")
-    assert not (home / "bin/nvcc").is_symlink()
-    assert (home / "nvvm/bin/cicc").is_file()
-    assert (home / "include/crt/host_config.h").read_text() == str(
-        nvcc / "include/crt/host_config.h"
-    )
-    assert (home / "include/cuda_runtime.h").is_file()
-    assert (home / "lib64/libcudart.so").resolve() == runtime / "lib/libcudart.so.12"
-
-
-def test_a_missing_nvcc_is_named(
-    inside: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inside, "toolkit_of_the_archive", lambda: iter(()))
-    monkeypatch.setattr(inside, "wheel_folders", lambda: [tmp_path])
-    with pytest.raises(SystemExit, match="flash-attn: nvcc is missing"):
-        inside.make_cuda_home(tmp_path / "home")
-
-
-def test_another_torch_is_refused(inside: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"TORCH": "2.8.0", "CUDA": "12.8", "CXX11_ABI": "TRUE"}.items():
-        monkeypatch.setenv(name, value)
-    same: dict[str, object] = {
-        "version": "2.8.0+cu128",
-        "cuda": "12.8",
-        "cxx11abi": True,
-        "standard": 17,
-    }
-    inside.compare(same)
-    others: dict[str, object] = {"version": "2.7.1", "cuda": "12.6", "cxx11abi": False}
-    for name, other in others.items():
-        with pytest.raises(SystemExit, match="planned was"):
-            inside.compare({**same, name: other})

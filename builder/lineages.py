@@ -27,7 +27,7 @@ def check_lineage(weight: Weight, path: Path) -> None:
     raise InvalidInput(
         Finding(
             place=f"weights.{weight.name}",
-            what=f"matrix.yaml says lineage {weight.lineage}, its tensors say {found or 'no known'}",
+            what=f"the matrix says lineage {weight.lineage}, its tensors {found or 'no known one'}",
             why=f"It names what no YOLO checkpoint needs: {strangers}."
             if strangers
             else "Code of one lineage loads the other's checkpoint and fails when it predicts.",

@@ -9,21 +9,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import httpx
 
 from builder.bakefile import Layout, compile_context, compile_definition
-from builder.compat.package_index import configured_index
-from builder.downloads import fetch
 from builder.engine.bake import bake
 from builder.engine.client import Machine, engine_machine
-from builder.errors import BuildFailed, Finding, SourceUnreachable
+from builder.errors import BuildFailed, Finding
 from builder.flash_build import (
     MEMORY_PER_COMPILER,
     Compilation,
@@ -33,27 +27,20 @@ from builder.flash_build import (
     parallelism,
     plan_compilation,
 )
-from builder.flash_lock import FlashLock
+from builder.flash_source import hand_out_source
 from builder.folders import Folders
-from builder.httpclient import open_client
 from builder.lock import Lock
-from builder.mirrors import file_of
 from builder.plan import Plan, with_wheel
 from builder.prepare import prepared
 from builder.records import write_atomic
 from builder.requirements import step_of
 from builder.session import Session
-from builder.simple_index import Link, links_of
-from builder.sources import Sources
 from builder.spec import ImageSpec
 from builder.store import Store
 from builder.talk import Talk, human_bytes
-from builder.wheelhouse import place
 from builder.wheelstore import WheelStore
 
 __all__ = ["announce", "compile_wheel", "explain", "local_machine", "planned_wheel", "wheel_store"]
-
-_PAGE_SECONDS = 30.0
 
 
 def wheel_store(folders: Folders, talk: Talk) -> WheelStore:
@@ -176,56 +163,13 @@ class _Job:
         sources.mkdir(parents=True)
         for artifact in lock.record.artifacts:
             store.hand_out(artifact, sources)
-        _hand_out_source(lock, store, sources)
+        hand_out_source(lock.source, store, sources)
 
 
 def _bare(plan: Plan) -> Plan:
     """The plan without what lies above the base: a compilation needs none of it laid out."""
     empty = dict.fromkeys(plan.requirements, "")
     return replace(plan, requirements=empty, artifacts=(), official_weights=(), wheel=None)
-
-
-def _hand_out_source(lock: FlashLock, store: Store, folder: Path) -> None:
-    """Put flash-attn's source archive, whole and verified, into `folder`."""
-    source = lock.source
-    text = f"{source}\n"
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        for path in store.sources.collect_wheels(text, Path(name)):
-            if path.name.endswith(".tar.gz"):
-                place(path, folder / path.name)
-                return
-    link = _on_the_index(f"flash_attn-{source.version}.tar.gz", source.name, store.sources)
-    (sha256,) = source.hashes
-    path = store.folders.file(sha256, link.url)
-    fetch(link.url, path, sha256=sha256, size=None, sources=store.sources, talk=store.talk)
-    place(path, folder / path.name)
-
-
-def _on_the_index(file: str, project: str, sources: Sources) -> Link:
-    """Ask the package indexes of this machine where `file` of `project` lies."""
-    indexes = [sources.default_index or configured_index(), *sources.extra_indexes]
-    if sources.no_index:
-        indexes = []
-    asked = [url for url in indexes if urlsplit(url).scheme in {"http", "https"}]
-    with open_client(sources, _PAGE_SECONDS) as client:
-        for index in asked:
-            page = f"{index.rstrip('/')}/{project}/"
-            try:
-                answer = client.get(page, headers={"Accept": "text/html"})
-            except httpx.HTTPError:
-                continue
-            if answer.is_success:
-                for link in links_of(answer.text, str(answer.url)):
-                    if file_of(link.url) == file:
-                        return link
-    raise SourceUnreachable(
-        Finding(
-            place=file,
-            what="no package index of this machine serves it",
-            why=f"{len(asked)} were asked.",
-            todo="Check the network and the index that pip or uv is configured with.",
-        )
-    )
 
 
 def explain(error: BuildFailed, parallel: Parallelism, log: Path) -> BuildFailed:

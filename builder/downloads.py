@@ -23,7 +23,7 @@ import tenacity
 from builder.apt import redact
 from builder.disk import on_full_disk
 from builder.errors import Finding, SourceUnreachable
-from builder.httpclient import open_client, words
+from builder.httpclient import TRANSIENT, open_client, words
 from builder.mirrors import file_of
 from builder.sources import Sources
 from builder.talk import Talk, human_bytes
@@ -31,7 +31,6 @@ from builder.wheelhouse import sha256_of
 
 __all__ = ["Patience", "discover", "fetch"]
 
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _LONGEST_WAIT = 120.0
 _PROXY_TODO = "Check the proxy's URL; a login is written into it: http://user:password@host:port"
 _CERTIFICATE_TODO = (
@@ -236,7 +235,7 @@ def _broken(error: httpx.TransportError | httpx.StreamError) -> _NoError | _TryA
         return _NoError(words(error), _CERTIFICATE_TODO)
     # httpcore's words for an answer to CONNECT begin with its status.
     status = re.match(r"\d{3}\b", str(error)) if isinstance(error, httpx.ProxyError) else None
-    if status is None or int(status[0]) in _TRANSIENT:
+    if status is None or int(status[0]) in TRANSIENT:
         return _TryAgainError(words(error))
     return _NoError(f"the proxy refuses: {words(error)}", _PROXY_TODO)
 
@@ -244,7 +243,7 @@ def _broken(error: httpx.TransportError | httpx.StreamError) -> _NoError | _TryA
 def _judge(answer: httpx.Response, wanted: _Wanted, start: int) -> bool:
     """Return whether the body continues the part file; raise when it is no use."""
     status = answer.status_code
-    if status in _TRANSIENT:
+    if status in TRANSIENT:
         raise _TryAgainError(f"HTTP {status}", _retry_after(answer))
     if status == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
         _drop(wanted)

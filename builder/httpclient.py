@@ -10,7 +10,10 @@ import httpx
 from builder.apt import redact
 from builder.sources import Sources
 
-__all__ = ["open_client", "words"]
+__all__ = ["TRANSIENT", "open_client", "words"]
+
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers that may be others a moment later."""
 
 
 def open_client(sources: Sources, timeout: float) -> httpx.Client:

@@ -8,12 +8,13 @@ import time
 
 import httpx
 
-from builder.httpclient import open_client, words
+from builder.httpclient import TRANSIENT, open_client, words
 from builder.sources import Sources
 
 __all__ = ["reachable"]
 
 _PROBE_SECONDS = 5.0
+_PAUSE_SECONDS = 1.0
 
 
 def reachable(url: str, sources: Sources) -> str | None:
@@ -44,11 +45,11 @@ def reachable(url: str, sources: Sources) -> str | None:
 def _probe(url: str, sources: Sources) -> str | None:
     try:
         with open_client(sources, _PROBE_SECONDS) as client:
-            answer = client.head(url)
-            if answer.status_code in {403, 405, 501}:
-                # Signed links and simple servers refuse HEAD; the first byte tells as much.
-                with client.stream("GET", url, headers={"Range": "bytes=0-0"}) as stream:
-                    answer = stream
+            answer = _answer(client, url)
+            if answer.status_code in TRANSIENT - {httpx.codes.TOO_MANY_REQUESTS}:
+                # One busy moment must not end a build before it begins.
+                time.sleep(_PAUSE_SECONDS)
+                answer = _answer(client, url)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return words(error)
     if not answer.is_success and answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
@@ -57,3 +58,12 @@ def _probe(url: str, sources: Sources) -> str | None:
     if not is_page and answer.is_success and "text/html" in answer.headers.get("content-type", ""):
         return "a web page answers in its place"
     return None
+
+
+def _answer(client: httpx.Client, url: str) -> httpx.Response:
+    answer = client.head(url)
+    if answer.status_code not in {403, 405, 501}:
+        return answer
+    # Signed links and simple servers refuse HEAD; the first byte tells as much.
+    with client.stream("GET", url, headers={"Range": "bytes=0-0"}) as stream:
+        return stream

@@ -65,13 +65,17 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One request: `host` as the client named it; header names are lower case."""
+    """One request: `host` as the client named it; header names are lower case.
+
+    `by_proxy`: it came as to a proxy; `tunnelled`: inside a connection that CONNECT opened.
+    """
 
     method: str
     host: str
     path: str
     headers: dict[str, str]
     by_proxy: bool
+    tunnelled: bool
 
     @property
     def range(self) -> str | None:
@@ -84,8 +88,9 @@ class PlayServer:
     """What is served and what has been asked; change it at any time.
 
     `files` and `redirects` are by path, with the query where one belongs to it. `guards` maps shell
-    patterns on paths to the `user:password` that they ask for; `proxy_login` is what a client needs
-    to use this server as a proxy. `errors` are defects of this server: they must stay empty.
+    patterns on paths to the `user:password` that they ask for, except in a tunnel: the hosts behind
+    it are public ones. `proxy_login` is what a client needs to use this server as a proxy. `errors`
+    are defects of this server: they must stay empty.
     """
 
     url: str
@@ -124,7 +129,9 @@ class PlayServer:
     def open_for(self, seen: Seen) -> bool:
         """Whether the request carries the password that its path asks for."""
         logins = [login for path, login in self.guards.items() if fnmatchcase(seen.path, path)]
-        return all(seen.headers.get("authorization") == _basic(login) for login in logins)
+        return seen.tunnelled or all(
+            seen.headers.get("authorization") == _basic(login) for login in logins
+        )
 
 
 @contextmanager
@@ -228,6 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
             path=path + query,
             headers=headers,
             by_proxy=bool(parts.netloc) or self.tunnel is not None or self.command == "CONNECT",
+            tunnelled=self.tunnel is not None,
         )
 
     def _may_use_proxy(self) -> bool:

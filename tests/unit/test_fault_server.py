@@ -16,6 +16,7 @@ from rich.console import Console
 from builder.downloads import Patience, fetch
 from builder.errors import SourceUnreachable
 from builder.mirrors import Mirrors
+from builder.reach import reachable
 from builder.sources import Proxies, Sources
 from builder.talk import Talk
 from tests.servers import sites
@@ -220,6 +221,20 @@ def test_a_release_asset_comes_by_its_signed_address(
     assert signed.host.startswith("localhost:")
     # A password is for the host that it was given for.
     assert "authorization" not in signed.headers
+
+
+@pytest.mark.parametrize(("times", "reason"), [(1, None), (2, "HTTP 503")])
+def test_one_busy_moment_is_not_out_of_reach(
+    play: PlayServer,
+    sources: Sources,
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+    reason: str | None,
+) -> None:
+    monkeypatch.setattr("builder.reach._PAUSE_SECONDS", 0)
+    busy = Fault(path=PATH, what=Say(503), times=times, methods=frozenset({"HEAD"}))
+    play.faults.append(busy)
+    assert reachable(play.url + PATH, sources) == reason
 
 
 def test_a_password_is_never_said(play: PlayServer, tmp_path: Path, sources: Sources) -> None:

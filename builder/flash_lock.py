@@ -127,7 +127,7 @@ def make_flash_lock(
     )
     hashed = _with_local_hash(resolved, row, sources)
     kept = [entry for entry in parse_lock(hashed) if entry.name not in there]
-    header = f"# Written by: python3 build.py lock {row.id}\n"
+    header = f"# Written by: python3 build.py lock '*-{row.stack.name}'\n"
     text = header + "".join(f"{entry}\n" for entry in kept)
     record = FlashLockRecord(
         stack=row.stack.name,

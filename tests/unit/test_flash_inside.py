@@ -9,11 +9,13 @@ from types import ModuleType
 
 import pytest
 
+IMAGES = Path(__file__).parents[2] / "images"
+
 
 @pytest.fixture(scope="module")
 def inside() -> ModuleType:
     """images/flash-attn/compile.py, which runs in the builder stage."""
-    path = Path(__file__).parents[2] / "images" / "flash-attn" / "compile.py"
+    path = IMAGES / "flash-attn" / "compile.py"
     spec = importlib.util.spec_from_file_location("flash_compile_inside", path)
     assert spec is not None
     assert spec.loader is not None
@@ -102,3 +104,22 @@ def test_another_torch_is_refused(inside: ModuleType, monkeypatch: pytest.Monkey
     for name, other in others.items():
         with pytest.raises(SystemExit, match="planned was"):
             inside.compare({**same, name: other})
+
+
+def test_apt_is_told_the_same_as_for_the_base() -> None:
+    """Where the host has its sources, proxies and CA is written twice: none may forget one."""
+    base, ours = (
+        (IMAGES / name / "Dockerfile")
+        .read_text()
+        .partition("set -eu\n")[2]
+        .partition("update\n")[0]
+        for name in ("base", "flash-attn")
+    )
+    assert ours == base.replace("touch /tmp/started\n", "")
+
+
+def test_the_compilation_has_no_network() -> None:
+    """setup.py would rather fetch a wheel, and pip any version of anything."""
+    text = (IMAGES / "flash-attn" / "Dockerfile").read_text()
+    step = next(part for part in text.split("\nRUN ") if "python /run/compile.py" in part)
+    assert step.startswith("--network=none ")

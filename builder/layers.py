@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-__all__ = ["NO_PAX", "Compression", "Entry", "Image", "Kind", "Layer", "Look"]
+__all__ = ["NO_PAX", "Compression", "Entry", "Image", "Kind", "Layer", "Look", "printable"]
 
 Compression = Literal["zstd", "gzip", "none"]
 Kind = Literal["file", "folder", "symlink", "hardlink", "char", "block", "fifo", "other"]
@@ -138,3 +138,10 @@ class Look:
     layers: Callable[[str], bool] = _all
     hashes: bool = False
     keep: Callable[[Entry], bool] = _none
+
+
+def printable(text: str) -> str:
+    """Return `text` without what a terminal would obey: names in an image can be anything."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

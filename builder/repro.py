@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from builder.causes import Pair, config_cause, file_cause, versions_of
 from builder.errors import Finding
-from builder.layers import Entry, Image, Layer
+from builder.layers import Entry, Image, Layer, printable
 from builder.oci import short_step
 from builder.records import Record
 
@@ -279,7 +279,8 @@ def findings_of(record: ReproRecord) -> list[Finding]:
     found = [
         Finding(
             place=record.id,
-            what=f"layer {layer.number} differs ({layer.step or 'no history'}): {_listed(layer)}",
+            what=f"layer {layer.number} differs ({printable(layer.step) or 'no history'}): "
+            f"{_listed(layer)}",
             why=f"Likely cause: {layer.cause}.",
             todo=f"Everything that differs is in {place}.",
         )
@@ -291,7 +292,7 @@ def findings_of(record: ReproRecord) -> list[Finding]:
             Finding(
                 place=record.id,
                 what="the configuration differs in "
-                + ", ".join(change.key for change in record.config),
+                + ", ".join(printable(change.key) for change in record.config),
                 why=f"Likely cause: {'; '.join(causes)}.",
                 todo=f"The values are in {place}.",
             )
@@ -306,6 +307,6 @@ def _listed(layer: LayerChange) -> str:
         )
     # Files before the folders that changed along with them.
     files = sorted(layer.files, key=lambda file: file.changes == ("mtime",))
-    shown = [f"{file.path} ({', '.join(file.changes)})" for file in files[:_SHOWN]]
+    shown = [f"{printable(file.path)} ({', '.join(file.changes)})" for file in files[:_SHOWN]]
     more = len(files) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")

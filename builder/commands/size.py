@@ -19,7 +19,7 @@ from builder.engine.client import EngineTrouble, connect
 from builder.engine.export import diff_ids, read_image
 from builder.errors import EngineUnavailable, Finding, InvalidInput
 from builder.folders import Folders
-from builder.layers import Look
+from builder.layers import Look, printable
 from builder.matrix import load_matrix, select
 from builder.records import BuildRecord, read_record
 from builder.size import UNNAMED, Group, LayerSize, SizeReport, account, names_owner
@@ -128,7 +128,7 @@ def _add_layer(table: Table, number: int, layer: LayerSize) -> None:
         *([f"also in {', '.join(layer.shared)}"] if layer.shared else []),
         *([f"{human_bytes(layer.hidden)} replaced by later layers"] if layer.hidden else []),
     ]
-    what = _printable(layer.step or "(no history)") + (f"  [{'; '.join(notes)}]" if notes else "")
+    what = printable(layer.step or "(no history)") + (f"  [{'; '.join(notes)}]" if notes else "")
     table.add_row(
         str(number), human_bytes(layer.compressed), human_bytes(layer.unpacked), "", escape(what),
         style="bold",
@@ -142,13 +142,11 @@ def _add_layer(table: Table, number: int, layer: LayerSize) -> None:
 def _add_group(table: Table, group: Group) -> None:
     kind = {"python": "", "debian": " (Debian)", "folder": "", "archive": ""}[group.kind]
     files = str(group.files or "")
-    what = f"  {_printable(group.name)}{kind}"
+    what = f"  {printable(group.name)}{kind}"
     table.add_row("", "", human_bytes(group.size), files, escape(what))
     for file in group.biggest:
         if file.size >= UNNAMED:
-            table.add_row(
-                "", "", human_bytes(file.size), "", escape(f"    {_printable(file.path)}")
-            )
+            table.add_row("", "", human_bytes(file.size), "", escape(f"    {printable(file.path)}"))
 
 
 def _total(report: SizeReport) -> str:
@@ -156,10 +154,3 @@ def _total(report: SizeReport) -> str:
         f", {human_bytes(report.shared)} of it in layers of other rows" if report.shared else ""
     )
     return f"{len(report.layers)} layers{shared}"
-
-
-def _printable(text: str) -> str:
-    """Return `text` without what a terminal would obey: names in an image can be anything."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )

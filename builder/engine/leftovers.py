@@ -8,9 +8,10 @@ import requests
 from docker import DockerClient
 from docker.errors import APIError, NotFound
 
+from builder.engine.client import engine_errors
 from builder.engine.containers import TOOLKIT_LABEL
 
-__all__ = ["remove_build_cache", "remove_containers", "remove_images"]
+__all__ = ["remove_build_cache", "remove_containers", "remove_images", "tags_of"]
 
 _ROW_LABEL = "org.yolo-images.row"
 
@@ -49,6 +50,14 @@ def remove_images(client: DockerClient, prefix: str) -> tuple[list[str], list[st
 def _our_tags(client: DockerClient, prefix: str) -> Iterator[str]:
     for image in client.images.list(filters={"label": _ROW_LABEL}):
         yield from (tag for tag in image.tags if tag.startswith(prefix))
+
+
+def tags_of(client: DockerClient, repository: str) -> list[str]:
+    """Return all tags of a repository in the engine, as references."""
+    with engine_errors(f"listing the tags of {repository}"):
+        images = client.images.list(name=repository)
+    found = (tag for image in images for tag in image.tags)
+    return sorted(tag for tag in found if tag.rpartition(":")[0] == repository)
 
 
 def remove_build_cache(client: DockerClient) -> int:

@@ -2,7 +2,8 @@
 
 What goes, in this order, and only as much as is needed: build cache that the current stack does not
 use, on an engine that this toolkit started; then images that the caller has offered, the oldest
-stack first. Nothing else is removed: not a row that nobody offered, not a foreign engine's cache.
+stack first; then those of rows whose turn comes later, the last one first. Nothing else is removed:
+not a row that nobody offered, not a foreign engine's cache.
 
 An evicted row keeps its record. `status` stays `built` and `digest` stays what it was, for both are
 still true; `evicted` says since when the engine no longer has the image. Such a row is never
@@ -71,6 +72,7 @@ class Room:
     disk: DiskWatch
     ours: bool
     _offers: list[_Offer] = field(default_factory=list)
+    _later: list[_Offer] = field(default_factory=list)
     _stack: str = ""
     _since: float = field(default_factory=time.time)
 
@@ -98,20 +100,31 @@ class Room:
         stack = plan.row.stack.name
         if stack != self._stack:
             self._stack, self._since = stack, time.time()
-        needed = self._needs(plan)
+            self._later = [offer for offer in self._later if offer.stack != stack]
+        needed = self._needs(plan, cached=0)
         if not self.disk.fits(needed):
             self._make(needed)
+            # What is still cached can't go, or is this stack's own: it counts for the row.
+            needed = self._needs(plan, cached=cache_size(self.client))
         self.disk.require(plan.row.id, needed)
 
     def offer(self, plan: Plan, record: BuildRecord) -> None:
         """Say that this row's image may go when another stack needs its room."""
         self._offers.append(_Offer(plan.row.stack.name, record))
 
+    def offer_later(self, stack: str, record: BuildRecord) -> None:
+        """Say that this image of an earlier run may go before its row's turn comes.
+
+        Without that, what the last run left could be in the way of this one for good.
+        """
+        if image_digest(self.client, record.reference) == record.digest:
+            self._later.append(_Offer(stack, record))
+
     def clear(self) -> None:
         """Evict everything that was offered, needed or not, and the build cache with it."""
         if self._offers:
             for _ in self._evictions(self._offers):
-                pass
+                continue
             self._prune(0, "its rows are done")
 
     @contextmanager
@@ -128,7 +141,7 @@ class Room:
         if freed:
             self.talk.line(f"build cache: {human_bytes(freed)} removed, {human_bytes(budget)} kept")
 
-    def _needs(self, plan: Plan) -> int:
+    def _needs(self, plan: Plan, *, cached: int) -> int:
         given = self.options.row_space
         peers = list(self._peers(plan.row.stack.name))
         made = any(
@@ -143,7 +156,7 @@ class Room:
             plan.row,
             stack_made=made,
             known_size=max(sizes, default=None),
-            cached=cache_size(self.client),
+            cached=cached,
         )
 
     def _peers(self, stack: str) -> Iterator[BuildRecord]:
@@ -157,8 +170,10 @@ class Room:
 
     def _make(self, needed: int) -> None:
         self._prune(needed, "the next row needs the room", keep_since=self._since)
-        others = [offer for offer in self._offers if offer.stack != self._stack]
-        for _ in self._evictions(others):
+        if self.disk.fits(needed):
+            return
+        done = [offer for offer in self._offers if offer.stack != self._stack]
+        for _ in self._evictions([*done, *reversed(self._later)]):
             self._prune(needed, "its images are gone", keep_since=self._since)
             if self.disk.fits(needed):
                 return
@@ -174,7 +189,8 @@ class Room:
     def _evictions(self, offers: list[_Offer]) -> Iterator[None]:
         """Evict the offered images one by one, and note it in their records."""
         for offer in list(offers):
-            self._offers.remove(offer)
+            self._offers = [other for other in self._offers if other is not offer]
+            self._later = [other for other in self._later if other is not offer]
             record = offer.record
             assert record.digest is not None
             reason = evict(self.client, record.reference, record.digest)

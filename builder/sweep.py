@@ -30,7 +30,14 @@ from builder.errors import (
     ValidationFailed,
 )
 from builder.plan import Plan
-from builder.records import BuildRecord, read_record, write_record
+from builder.records import (
+    AnyRecord,
+    BuildRecord,
+    Outcome,
+    ValidationRecord,
+    read_record,
+    write_record,
+)
 from builder.schedule import stacks
 from builder.session import Session
 from builder.spec import ImageSpec
@@ -73,6 +80,8 @@ def sweep(
     result = Swept()
     one = _Row(builder=builder, evict=evict, export=export, prove=prove, proven=proven)
     with builder.session() as session:
+        if evict != "never":
+            one.offer_what_lies_there(rows, session)
         for stack in stacks(rows):
             for row in stack:
                 try:
@@ -109,7 +118,7 @@ class _Row:
                 f"{row.id}: nothing has changed; finished before, evicted {gone.evicted}"
             )
             return plan, gone
-        before = self._record(plan)
+        before = self._record(row)
         (record,) = self.builder.build([plan], session)
         self._compare(before, record)
         passed = self.prove(plan, record)
@@ -119,17 +128,26 @@ class _Row:
             session.room.offer(plan, record)
         return plan, record
 
-    def _record(self, plan: Plan) -> BuildRecord | None:
-        with suppress(InvalidInput):
-            return read_record(self._path(plan), BuildRecord)
-        return None
+    def offer_what_lies_there(self, rows: Sequence[ImageSpec], session: Session) -> None:
+        """Offer images of an earlier run, for the turn of their rows will come again."""
+        for row in rows:
+            record, proof = self._record(row), self._read(row, "validation", ValidationRecord)
+            failed = proof is not None and proof.verdict is not Outcome.PASSED
+            if record is not None and record.digest is not None and not failed:
+                session.room.offer_later(row.stack.name, record)
 
-    def _path(self, plan: Plan) -> Path:
-        return self.builder.folders.row(plan.row.id) / "build.json"
+    def _record(self, row: ImageSpec) -> BuildRecord | None:
+        return self._read(row, "build", BuildRecord)
+
+    def _read(self, row: ImageSpec, name: str, kind: type[AnyRecord]) -> AnyRecord | None:
+        """Return a record of the row; a damaged one tells nothing."""
+        with suppress(InvalidInput):
+            return read_record(self.builder.folders.row(row.id) / f"{name}.json", kind)
+        return None
 
     def _finished_before(self, plan: Plan, session: Session) -> BuildRecord | None:
         """Return the record of a row that was finished and evicted, if it needs nothing new."""
-        record = self._record(plan)
+        record = self._record(plan.row)
         if record is None or record.evicted is None or record.digest is None:
             return None
         same = (record.build_key, record.reference) == (

@@ -8,7 +8,7 @@ from pathlib import Path
 from docker import DockerClient
 
 from builder.engine.client import connect
-from builder.engine.install import our_daemon
+from builder.engine.install import our_daemon, owns_engine
 from builder.engine.leftovers import remove_build_cache, remove_containers, remove_images
 from builder.errors import EngineUnavailable
 from builder.host_packages import pinned_files
@@ -27,7 +27,8 @@ def clean(root: Path, talk: Talk) -> None:
         talk.line("left: containers and images, because no engine answers")
     else:
         try:
-            _clean_engine(client, talk, ours=ours)
+            # Ours may run and another be in use: DOCKER_HOST decides whose cache this is.
+            _clean_engine(client, talk, ours=owns_engine(root))
         finally:
             client.close()
     _clean_folders(root, talk, keep_engine=ours)

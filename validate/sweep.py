@@ -22,14 +22,15 @@ from builder.talk import Talk, human_seconds
 from validate.command import conclude, parse_tiers
 from validate.host import describe_host, suite_hash
 from validate.run import Tier, reusable, validate_image
+from validate.verdict import TIERS
 
-__all__ = ["sweep"]
+__all__ = ["Proof", "sweep"]
 
 
 def sweep(arguments: argparse.Namespace, root: Path) -> int:
     """Go through the rows stack by stack; an error at the end names everything that went wrong."""
     builder = builder_of(arguments, root)
-    proof = _Proof(
+    proof = Proof(
         out=Folders(root).out,
         tiers=parse_tiers(arguments.tier),
         require=parse_tiers(arguments.require),
@@ -66,7 +67,7 @@ def _verdict(records: Sequence[ValidationRecord], swept: Swept, out: Path) -> li
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Proof:
+class Proof:
     """Validation as a sweep wants it: done now, or known to hold although the image is gone."""
 
     out: Path
@@ -109,7 +110,7 @@ class _Proof:
             known,
             record,
             suite_hash(),
-            self.tiers,
+            tuple(tier for tier in TIERS if tier in {*self.tiers, *self.require}),
             host,
             self.require,
             datetime.now(timezone.utc),

@@ -11,7 +11,7 @@ import yaml
 
 from bench.__main__ import main
 from bench.baseline import pip_conf, unordered
-from bench.disk import free_bytes, kind_of_disk
+from bench.disk import free_bytes, kind_of_disk, occupied
 from bench.figures import Figure, Verdict, judge, show, summarize
 from bench.lab import bridge_settings, mounts_below
 from bench.project import Project, only_rows, with_version
@@ -190,6 +190,11 @@ def test_the_kernel_says_what_kind_of_disk_it_is(tmp_path: Path) -> None:
     (disk / "queue" / "rotational").write_text("1\n")
     assert kind_of_disk(tmp_path, numbers) == "hdd"
     assert kind_of_disk(tmp_path, tmp_path / "nothing") == "unknown"
+
+
+def test_files_take_what_their_blocks_take(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 100_000)
+    assert 100_000 <= occupied(tmp_path) < 200_000
 
 
 def test_free_space_is_asked_of_the_nearest_folder_that_is_there(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,8 @@ def install() -> ModuleType:
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
+    # NamedTuple looks its annotations up in the module.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -44,6 +47,84 @@ def tree(tmp_path: Path) -> Path:
             for path in (packages / f"{name}.py", *info.iterdir(), info):
                 os.utime(path, (time, time), follow_symlinks=False)
     return tmp_path / "opt"
+
+
+def wheel(packages: Path, name: str, files: Sequence[str]) -> Path:
+    """Lay out a distribution as the installer does; return its RECORD."""
+    for file in files:
+        (packages / file).parent.mkdir(parents=True, exist_ok=True)
+        (packages / file).write_text("pass\n")
+    record = packages / f"{name}-1.0.dist-info/RECORD"
+    record.parent.mkdir()
+    names = [f'"{file}"' if "," in file else file for file in files]
+    record.write_text("".join(f"{file},sha256=a,5\n" for file in names))
+    return record
+
+
+def names_below(folder: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and ".dist-info" not in str(path)
+    )
+
+
+@pytest.fixture
+def rule(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rule in place of the real ones."""
+    made = install.Unneeded("some-*", ("some/*/tests/*", "some/include/*"), "because")
+    monkeypatch.setattr(install, "UNNEEDED", (made,))
+
+
+@pytest.mark.usefixtures("rule")
+def test_unneeded_files_go_with_their_lines_byte_code_and_folders(
+    install: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = ["some/deep/tests/a.py", "some/deep/tests/b,c.py", "some/include/x/y/z.h"]
+    kept = ["some/__init__.py", "some/deep/mod.py", "some/tests.py"]
+    record = wheel(tmp_path, "some_package", [*gone, *kept])
+    install.tidy(tmp_path, EPOCH)
+    assert record.read_text() == "".join(f"{file},sha256=a,5\n" for file in kept)
+    assert [name for name in names_below(tmp_path) if name.endswith(".py")] == sorted(kept)
+    compiled = {Path(name).name.partition(".")[0] for name in names_below(tmp_path)}
+    assert compiled == {"__init__", "mod", "tests"}
+    assert not (tmp_path / "some/include").exists()
+    assert not (tmp_path / "some/deep/tests").exists()
+    assert capsys.readouterr().out == "some-package: 3 files, 0.0 MB left out: because\n"
+
+
+@pytest.mark.usefixtures("rule")
+def test_a_rule_touches_the_files_of_its_own_distribution_alone(
+    install: ModuleType, tmp_path: Path
+) -> None:
+    wheel(tmp_path, "some_package", ["some/include/a.h"])
+    wheel(tmp_path, "another", ["some/include/b.h"])
+    (tmp_path / "some/include/nobody.h").touch()
+    install.tidy(tmp_path, EPOCH)
+    assert names_below(tmp_path) == ["some/include/b.h", "some/include/nobody.h"]
+
+
+@pytest.mark.usefixtures("rule")
+def test_a_rule_that_matches_nothing_changes_nothing(
+    install: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = wheel(tmp_path, "some_package", ["some/a.txt"])
+    before = record.read_bytes()
+    install.tidy(tmp_path, EPOCH)
+    assert record.read_bytes() == before
+    assert names_below(tmp_path) == ["some/a.txt"]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("rule")
+def test_what_an_earlier_step_installed_keeps_its_files(
+    install: ModuleType, tmp_path: Path
+) -> None:
+    record = wheel(tmp_path, "some_package", ["some/include/a.h"])
+    for path in (record, tmp_path / "some/include/a.h"):
+        os.utime(path, (BEFORE, BEFORE))
+    install.tidy(tmp_path, EPOCH)
+    assert names_below(tmp_path) == ["some/include/a.h"]
 
 
 def info_of(tree: Path, name: str) -> Path:

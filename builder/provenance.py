@@ -137,12 +137,26 @@ def _debian(inventory: Inventory) -> Iterator[Descriptor]:
 
 
 def _distributions(plan: Plan) -> Iterator[Descriptor]:
-    entries = (entry for step in STEPS for entry in parse_lock(plan.requirements[step]))
     # The requirements of a step name files that were downloaded before; the lock has the addresses.
     urls = {item.name: item.url for item in plan.artifacts if item.url is not None}
-    for entry in sorted(entries, key=lambda entry: entry.name):
+    compiled = plan.record.compiled
+    for entry in sorted(_locked(plan), key=lambda entry: entry.name):
         version = plan.record.packages[entry.name]
-        yield _distribution(entry, version, public_url(urls.get(entry.name, "")))
+        if compiled is None or entry.name != compiled.name:
+            yield _distribution(entry, version, public_url(urls.get(entry.name, "")))
+    if compiled is not None:
+        known = {"digest": {"sha256": compiled.sha256}} if compiled.sha256 else {}
+        uri = str(pypi_purl(compiled.name, compiled.version))
+        yield {"uri": uri, **known, "annotations": {"compiledFrom": compiled.key}}
+
+
+def _locked(plan: Plan) -> tuple[Locked, ...]:
+    """Parse the requirements; the line of a wheel whose compilation is gone has no hash."""
+    lines = [line for step in STEPS for line in plan.requirements[step].splitlines(keepends=True)]
+    compiled = plan.record.compiled
+    if compiled is not None and compiled.sha256 is None:
+        lines = [line for line in lines if not line.startswith(f"{compiled.name} @ ")]
+    return parse_lock("".join(lines))
 
 
 def _distribution(entry: Locked, version: str, url: str) -> Descriptor:

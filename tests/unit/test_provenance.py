@@ -11,6 +11,7 @@ import pytest
 
 from builder.plan import Plan
 from builder.provenance import BUILD_TYPE, make_provenance, public_url
+from builder.records import CompiledRecord
 from builder.requirements import parse_lock
 from tests.unit.documents_support import DIGEST, MISSING, REVISION, inventory, plan, record
 
@@ -103,6 +104,26 @@ def test_a_file_by_url_is_named_by_its_official_address(root: Path) -> None:
     assert libraries["downloadLocation"].startswith("https://pypi.nvidia.com/")
     assert len(libraries["digest"]["sha256"]) == 64
     assert "file:" not in statement(planned)
+
+
+@pytest.mark.parametrize("sha256", ["b" * 64, None])
+def test_a_wheel_compiled_here_is_told_by_what_it_is_made_from(
+    root: Path, sha256: str | None
+) -> None:
+    planned = plan(root, ROW)
+    made = {"name": "flash-attn", "version": "2.8.3+own", "key": "c" * 64, "sha256": sha256}
+    compiled = CompiledRecord.model_validate({**made, "architectures": ["sm_90"]})
+    line = "flash-attn @ file:///run/wheelhouse/flash_attn.whl"
+    text = f"{line} \\\n    --hash=sha256:{sha256}\n" if sha256 else f"{line}\n"
+    own = dataclasses.replace(
+        planned,
+        record=planned.record.model_copy(update={"compiled": compiled}),
+        requirements={**planned.requirements, "flash-attn": text},
+    )
+    (found,) = [item for uri, item in by_uri(statement(own)).items() if "flash-attn" in uri]
+    assert found["uri"] == "pkg:pypi/flash-attn@2.8.3%2Bown"
+    assert found["annotations"] == {"compiledFrom": "c" * 64}
+    assert found.get("digest") == ({"sha256": sha256} if sha256 else None)
 
 
 def test_missing_parts_are_parameters_and_no_dependencies(root: Path) -> None:

@@ -19,9 +19,11 @@ from docker import DockerClient
 from builder.bakefile import Layout, bake_definition
 from builder.bases import BaseChoice, choose_bases
 from builder.disk import on_full_disk
+from builder.documents import have_documents, write_documents
 from builder.engine.bake import bake
 from builder.engine.cache import superseded
 from builder.engine.client import inspect_image
+from builder.engine.versions import tool_versions
 from builder.errors import BuildFailed, EngineUnavailable, Finding, InvalidInput
 from builder.flash_build import PlannedWheel
 from builder.flash_compile import compile_wheel, planned_wheel, wheel_store
@@ -134,21 +136,27 @@ class Builder:
 
     def _build_in(self, within: Session, plans: Sequence[Plan]) -> list[BuildRecord]:
         records: dict[str, BuildRecord] = {}
+        findings: list[Finding] = []
         for plan in plans:
             write_record(self._record(plan, "plan"), plan.record)
             if not self.options.no_cache and (record := self._unchanged(plan, within.client)):
                 self.talk.line(f"{plan.row.id}: unchanged, {record.digest}")
                 write_record(self._record(plan, "build"), record)
                 records[plan.row.id] = record
+                try:
+                    self._document(plan, record, within.client)
+                except BuildFailed as error:
+                    findings.extend(error.findings)
         by_id = {plan.row.id: plan for plan in plans if plan.row.id not in records}
         changed = [by_id[row.id] for row in by_stack([plan.row for plan in by_id.values()])]
-        findings: list[Finding] = []
         changed, compiled = self._compiled(changed, within, findings)
         if changed:
             with prepared(changed, self._store, compiled) as layout:
                 for plan in changed:
                     try:
-                        records[plan.row.id] = self._build_one(plan, layout, within)
+                        record = self._build_one(plan, layout, within)
+                        records[plan.row.id] = record
+                        self._document(plan, record, within.client)
                     except BuildFailed as error:
                         findings.extend(error.findings)
                     except EngineUnavailable as error:
@@ -194,6 +202,15 @@ class Builder:
             return None
         now = {"status": "unchanged", "missing": plan.record.missing, "evicted": None}
         return record.model_copy(update=now)
+
+    def _document(self, plan: Plan, record: BuildRecord, client: DockerClient) -> None:
+        """Write SBOM and provenance of the digest, unless it is unchanged and has them."""
+        folder, built = self.folders.row(plan.row.id), record.status == "built"
+        if built or not have_documents(folder, record.digest or ""):
+            versions = {}
+            if built:  # of an older image nobody knows any more which tools built it
+                versions = {"yolo-images": self.origin.revision, **tool_versions(client)}
+            write_documents(client, plan, record, folder, versions=versions, talk=self.talk)
 
     def _build_one(self, plan: Plan, layout: Layout, within: Session) -> BuildRecord:
         row = plan.row.id

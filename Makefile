@@ -29,10 +29,10 @@ integration: engine ## tests on the real engine
 	@$(PY) -m pytest tests/integration
 
 build-all: engine ## build every row, or some: make build-all PATTERN='*cu128'
-	@$(PY) build.py build $(if $(PATTERN),'$(PATTERN)') --allow-missing auto
+	@$(PY) build.py sweep $(if $(PATTERN),'$(PATTERN)') --no-validate --allow-missing auto
 
-validate-all: engine ## validate every built row, or some by PATTERN
-	@$(PY) build.py validate $(if $(PATTERN),'$(PATTERN)')
+validate-all: engine ## build what is missing and prove every row, or some by PATTERN; makes room on a small disk
+	@$(PY) build.py sweep $(if $(PATTERN),'$(PATTERN)') --allow-missing auto
 
 engine: venv ## use the container engine that runs, else set one up
 	@$(PY) build.py engine start

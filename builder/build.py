@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from docker import DockerClient
@@ -30,7 +30,7 @@ from builder.flash_compile import compile_wheel, planned_wheel, wheel_store
 from builder.folders import Folders, hash_images
 from builder.lock import Lock, load_lock
 from builder.plan import BuildInputs, Plan, make_plan
-from builder.preflight import survey
+from builder.preflight import Reach, survey
 from builder.prepare import complete_lock, prepared
 from builder.reach import reachable
 from builder.records import BuildRecord, read_record, write_record
@@ -81,6 +81,11 @@ class Builder:
     def _store(self) -> Store:
         return Store(folders=self.folders, sources=self.sources, talk=self.talk)
 
+    @cached_property
+    def _reach(self) -> Reach:
+        """Ask each source once: all rows of one command then lack the same parts."""
+        return cache(lambda url: reachable(url, self.sources))
+
     def plan(self, rows: Sequence[ImageSpec], *, complete: bool = True) -> list[Plan]:
         """Load locks, ask which sources answer, make the base where needed, plan every row.
 
@@ -99,7 +104,7 @@ class Builder:
             rows,
             {row: _without_compiler(lock, wheels[row]) for row, lock in locks.items()},
             self.options.allow_missing,
-            reach=lambda url: reachable(url, self.sources),
+            reach=self._reach,
             have=self._store.has,
         )
         if complete:

@@ -132,7 +132,8 @@ class Room:
         """Afterwards bring the build cache of our own engine below its budget."""
         started = time.time()
         yield
-        if not self.ours:
+        # Measuring takes the engine a moment, so a run that built nothing leaves it alone.
+        if not self.ours or not self._stack:
             return
         budget = self.options.cache_budget
         if budget is None:

@@ -59,11 +59,16 @@ def bake(
             "--metadata-file", str(metadata), *(["--no-cache"] if no_cache else []),
             *_permissions(), *targets,
         ]  # fmt: skip
-        progress = BakeProgress()
         # Line by line, so that the log can be followed, and is there when we are killed.
         with log.open("w", encoding="utf-8", buffering=1) as file, talk.working("building") as news:
+            progress = BakeProgress()
             told = _Told(progress=progress, log=file, talk=talk, news=news)
             code = _run(argv, folder, told, disk)
+            if code != 0 and progress.lost_snapshot():
+                talk.line("the engine tidied away what it was unpacking on: once more")
+                progress = BakeProgress()
+                told = _Told(progress=progress, log=file, talk=talk, news=news)
+                code = _run(argv, folder, told, disk)
         if code != 0:
             if (said := progress.full_disk()) is not None:
                 raise disk.full(*said, str(log))
@@ -235,6 +240,16 @@ class BakeProgress:
                 if is_full(text):
                     return name, text
         return next((("buildx", line) for line in self.stray if is_full(line)), None)
+
+    def lost_snapshot(self) -> bool:
+        """Whether the engine removed layers under the image that it was unpacking.
+
+        After an export that failed half-way containerd collects its remains, sometimes just when
+        the next one builds on them (seen 2026-11-25, Docker 26.1). The steps are cached by then.
+        """
+        return any(
+            "parent snapshot" in text and "not found" in text for text in self.failed.values()
+        )
 
     def output_of(self, name: str) -> list[str]:
         """The last lines that the step `name` wrote."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,9 @@ from builder.records import BuildRecord, PlanRecord
 from builder.sources import Sources, load_sources
 from builder.talk import Talk
 from tests.integration.standins import MATRIX, WEIGHTS, make_wheels
+from tests.integration.whole import ANY, WHOLE_ROWS, Whole, make_whole, played
+from tests.servers.certificates import Certificate, make_certificate
+from tests.servers.faults import Fault, Say
 
 QUICKSTART = "yolo*-cu128"
 ROWS = ("yolov8-cu128", "yolov12-cu128")
@@ -88,3 +93,66 @@ def fixture_builder(fixture_project: Folders, fixture_sources: Sources) -> Build
         options=BuildOptions(),
         talk=Talk(),
     )
+
+
+@pytest.fixture(scope="session")
+def setuptools_wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real setuptools, as locked: TensorRT's metapackage and the fork are built with it."""
+    lock = (root / "locks" / "yolov12-cu128.txt").read_text()
+    (line,) = (line for line in lock.splitlines() if line.startswith("setuptools=="))
+    folder = tmp_path_factory.mktemp("setuptools")
+    argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    subprocess.run([*argv, "-d", str(folder), line.split()[0]], check=True, timeout=120)
+    (wheel,) = folder.iterdir()
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def bridge(client: DockerClient) -> str:
+    """The address under which builds and this machine see each other."""
+    (config,) = client.networks.get("bridge").attrs["IPAM"]["Config"]
+    return str(config["Gateway"])
+
+
+@pytest.fixture(scope="session")
+def certificate(bridge: str, tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    names = (f"IP:{bridge}", "DNS:github.com", "DNS:pypi.nvidia.com", "DNS:download.pytorch.org")
+    return make_certificate(tmp_path_factory.mktemp("certificate"), *names)
+
+
+@pytest.fixture(scope="session")
+def whole(
+    root: Path,
+    bridge: str,
+    certificate: Certificate,
+    setuptools_wheel: Path,
+    client: DockerClient,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Whole]:
+    """The three rows, locked before their hosts answer, and built when they do."""
+    folder = tmp_path_factory.mktemp("whole")
+    with played(bridge, certificate, setuptools_wheel) as server:
+        made = make_whole(root, folder, server, certificate)
+        for path in ("/nvidia/*", "/whl/*", "/Dao-AILab/*"):
+            server.faults.append(Fault(path=path, what=Say(503), times=None, methods=ANY))
+        done = made.run("lock")
+        assert done.returncode == 0, done.stderr
+        made.first_locks = {row: made.lock(row) for row in WHOLE_ROWS}
+        server.faults.clear()
+        server.seen.clear()
+        done = made.run("build", "--base", "bootstrap")
+        assert done.returncode == 0, done.stderr
+        made.asked = list(server.seen)
+        yield made
+    assert not server.errors
+    for row in WHOLE_ROWS:
+        for image in client.images.list(filters={"label": f"org.yolo-images.row={row}"}):
+            client.images.remove(str(image.id), force=True)
+
+
+@pytest.fixture
+def elsewhere(root: Path, tmp_path: Path, whole: Whole, certificate: Certificate) -> Whole:
+    """The same rows and locks in another checkout, with an empty store."""
+    made = make_whole(root, tmp_path, whole.play, certificate)
+    shutil.copytree(whole.folders.locks, made.folders.locks)
+    return made

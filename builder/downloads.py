@@ -44,6 +44,7 @@ class Patience:
 
     A connection that brings less than `slowest` bytes a second for as long as `silence` is given up
     too: at that rate the largest file would take a month, and another connection may be better.
+    The attempts count anew when they brought `progress` bytes: a large file may need many.
     """
 
     attempts: int = 6
@@ -51,6 +52,7 @@ class Patience:
     longest_wait: float = 20.0
     silence: float = 30.0
     slowest: float = 1000.0
+    progress: int = 1_000_000
 
 
 class _TryAgainError(Exception):
@@ -132,7 +134,7 @@ def _first_that_has_it(
     with open_client(sources, patience.silence) as client, talk.working(name) as news:
         for wanted in places:
             try:
-                _retrying(patience, news)(_attempt, client, wanted, patience, news)
+                _persist(client, wanted, patience, news)
             except (_NoError, _TryAgainError) as error:
                 failures.append(_failure(wanted.url, str(error), patience, error))
             else:
@@ -174,6 +176,24 @@ class _Wanted:
         return self.part.with_name(f"{self.part.name}.{address}.etag")
 
 
+def _persist(
+    client: httpx.Client, wanted: _Wanted, patience: Patience, news: Callable[[str], None]
+) -> None:
+    while True:
+        before = _size(wanted.part)
+        try:
+            _retrying(patience, news)(_attempt, client, wanted, patience, news)
+        except _TryAgainError:
+            if _size(wanted.part) < before + patience.progress:
+                raise
+        else:
+            return
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _retrying(patience: Patience, news: Callable[[str], None]) -> tenacity.Retrying:
     backoff = tenacity.wait_random_exponential(patience.first_wait, patience.longest_wait)
 
@@ -202,7 +222,7 @@ def _attempt(
     if wanted.sha256 is None and not wanted.etag.exists():
         # No hash would tell that the first bytes are of another version.
         _drop(wanted)
-    start = wanted.part.stat().st_size if wanted.part.exists() else 0
+    start = _size(wanted.part)
     if start and start != wanted.size:
         news(f"going on after {human_bytes(start)}")
     if start != wanted.size:

@@ -181,8 +181,9 @@ class Store:
                     answer = client.get(address)
                 except httpx.HTTPError:
                     continue
-                if answer.is_success:
-                    return list(links_of(answer.text, address))
+                # A page without links is somebody's login page, or a mirror that has no files.
+                if answer.is_success and (links := list(links_of(answer.text, address))):
+                    return links
         return []
 
 

@@ -175,6 +175,26 @@ def test_patience_ends(
     assert "file.bin" not in left(tmp_path)
 
 
+def test_tries_that_bring_the_file_nearer_count_anew(
+    play: PlayServer, tmp_path: Path, sources: Sources, waits: list[float]
+) -> None:
+    """Three gigabytes over a line that breaks every minute need more than a handful of tries."""
+    play.faults.append(Fault(path=PATH, what=Cut(2000), times=8))
+    patience = replace(QUICK, progress=5000)
+    assert get(play.url + PATH, tmp_path, sources, patience=patience) == BODY
+    assert ranges(play)[-1] == "bytes=16000-"
+    assert len(play.requests()) == 9
+
+
+def test_crumbs_are_no_progress(
+    play: PlayServer, tmp_path: Path, sources: Sources, waits: list[float]
+) -> None:
+    play.faults.append(Fault(path=PATH, what=Cut(10), times=None))
+    with pytest.raises(SourceUnreachable, match="It was tried 3 times"):
+        get(play.url + PATH, tmp_path, sources)
+    assert len(play.requests()) == 3
+
+
 @pytest.mark.parametrize(("asked", "waited"), [("7", 7.0), ("600", 120.0), ("0", 0.0)])
 def test_the_wait_that_a_server_asks_for(
     play: PlayServer,

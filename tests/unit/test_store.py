@@ -16,7 +16,7 @@ from builder.sources import Sources
 from builder.store import Store
 from builder.talk import Talk
 from tests.servers import sites
-from tests.servers.play import PlayServer, play_server
+from tests.servers.play import File, PlayServer, play_server
 
 LIBS = b"the libraries of TensorRT"
 NAME = "tensorrt_cu12_libs-10.99.0.1-py2.py3-none-manylinux_2_28_x86_64.whl"
@@ -144,6 +144,14 @@ def test_a_source_archive_that_no_index_promises_stays_unresolved(
     tmp_path: Path, play: PlayServer
 ) -> None:
     assert store(tmp_path, play).complete(META, "cp311") == META
+
+
+def test_a_login_page_hides_no_other_mirror(tmp_path: Path, play: PlayServer) -> None:
+    play.files["/portal/tensorrt-cu12-libs/"] = File(body=b"<html>log in</html>", kind="text/html")
+    sites.nvidia(play, NAME, LIBS)
+    mirrors = Mirrors(nvidia=(f"{play.url}/portal", f"{play.url}/nvidia"))
+    one = Store(folders=Folders(tmp_path), sources=Sources(mirrors=mirrors), talk=Talk())
+    assert one.complete(UNRESOLVED, "cp311").url == f"{FOLDER}/{NAME}"
 
 
 def test_a_file_other_than_its_index_promises_is_refused(tmp_path: Path, play: PlayServer) -> None:

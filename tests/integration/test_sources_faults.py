@@ -235,6 +235,8 @@ def test_a_file_of_unknown_hash_is_never_mixed(play: PlayServer, tmp_path: Path)
     found = discover(play.url + PATH, tmp_path, sources=PLAIN, talk=silent(), patience=QUICK)
     assert found == tmp_path / hashlib.sha256(OTHER).hexdigest() / "file.bin"
     assert found.read_bytes() == OTHER
+    first, second = play.requests()
+    assert (first.headers.get("if-range"), second.headers.get("if-range")) == (None, '"1"')
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"1"'])

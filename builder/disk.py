@@ -45,7 +45,9 @@ CONTEXTS = 500_000_000
 
 FIRST_ROW_CUDA = 24_000_000_000
 """Bytes for the first row of a CUDA stack of which nothing is known: 21.1 GB that stay (above), and
-the wheels of the largest step (2.9 GB), which lie beside what they unpack to until it ends."""
+the wheels of the largest step (2.9 GB), which lie beside what they unpack to until it ends. Without
+TensorRT, which could not be had where this was measured: a whole image takes more, and only the
+floor guards its first build; after that its size is known."""
 
 FIRST_ROW_CPU = 7_000_000_000
 """The same for a CPU stack. Computed from the sizes of its packages, not measured."""

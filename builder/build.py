@@ -16,6 +16,7 @@ from pathlib import Path
 
 from docker import DockerClient
 
+from builder.apt import redact
 from builder.bakefile import Layout, bake_definition
 from builder.bases import BaseChoice, choose_bases
 from builder.disk import on_full_disk
@@ -30,7 +31,7 @@ from builder.flash_compile import compile_wheel, planned_wheel, wheel_store
 from builder.folders import Folders, hash_images
 from builder.lock import Lock, load_lock
 from builder.plan import BuildInputs, Plan, make_plan
-from builder.preflight import Reach, survey
+from builder.preflight import Reach, index_page, survey
 from builder.prepare import complete_lock, prepared
 from builder.reach import reachable
 from builder.records import BuildRecord, read_record, write_record
@@ -156,6 +157,7 @@ class Builder:
         changed = [by_id[row.id] for row in by_stack([plan.row for plan in by_id.values()])]
         changed, compiled = self._compiled(changed, within, findings)
         if changed:
+            self._warn_of_dead_index()
             with prepared(changed, self._store, compiled) as layout:
                 for plan in changed:
                     try:
@@ -169,6 +171,16 @@ class Builder:
         if findings:
             raise BuildFailed(*findings)
         return [records[plan.row.id] for plan in plans]
+
+    def _warn_of_dead_index(self) -> None:
+        """Say that the package index does not answer: no error, for steps may all be cached."""
+        page = index_page(self.sources)
+        reason = self._reach(page) if page is not None else None
+        if reason is not None:
+            self.talk.line(
+                f"the package index does not answer ({redact(str(page))}: {reason}):"
+                " steps that are not cached will fail"
+            )
 
     def _compiled(
         self, plans: Sequence[Plan], within: Session, findings: list[Finding]

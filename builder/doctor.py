@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict
 
 from builder.apt import redact
 from builder.bases import registry_answers
-from builder.compat.package_index import configured_index
 from builder.disk import FLOOR, row_needs, space_of
 from builder.engine.cache import cache_size, data_roots
 from builder.engine.client import connect, inspect_image
@@ -23,7 +22,7 @@ from builder.engine.versions import tool_versions
 from builder.errors import EngineUnavailable, InvalidInput
 from builder.folders import Folders
 from builder.lock import Lock
-from builder.preflight import OPTIONAL_PARTS, ask, wanted_by
+from builder.preflight import OPTIONAL_PARTS, ask, index_page, wanted_by
 from builder.reach import reachable
 from builder.records import BuildRecord, read_record
 from builder.sources import Sources
@@ -149,10 +148,9 @@ def _report(
 
 def _general(rows: Sequence[ImageSpec], sources: Sources) -> Iterator[tuple[str, str]]:
     """What every row needs: the package index, and a Debian mirror for each suite."""
-    if not sources.no_index:
-        index = sources.default_index or configured_index()
-        if index.startswith(("http://", "https://")):
-            yield "package index", f"{index.rstrip('/')}/torch/"
+    page = index_page(sources)
+    if page is not None:
+        yield "package index", page
     for suite in dict.fromkeys(row.stack.suite for row in rows):
         for mirror in sources.apt_for(suite)[:1]:
             yield f"Debian {suite}", f"{mirror.uris[0].rstrip('/')}/dists/{suite}/InRelease"

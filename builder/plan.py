@@ -210,9 +210,14 @@ def _by_artifact(artifact: ArtifactLock, row: str) -> Locked:
             Finding(
                 place=f"locks/{row}.json",
                 what=f"{artifact.name} {artifact.version} has no hash yet",
-                why=f"It was locked on a machine that doesn't reach {artifact.url}.",
-                todo=f"Run: python3 build.py lock {row}, where that host answers; or build a "
-                f"partial image: --allow-missing {artifact.part}",
+                why="It was locked on a machine that doesn't reach "
+                + (f"{artifact.url}." if artifact.url else "the index page that promises it."),
+                todo=f"Run: python3 build.py lock {row}, where that answers"
+                + (
+                    f"; or build a partial image: --allow-missing {artifact.part}"
+                    if artifact.part in {"tensorrt", "flash-attn"}
+                    else ""
+                ),
             )
         )
     return Locked(

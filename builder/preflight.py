@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from builder.artifacts import ArtifactLock
+from builder.compat.package_index import configured_index
 from builder.errors import Finding, InvalidInput, SourceUnreachable
 from builder.lock import Lock
 from builder.records import Missing
+from builder.sources import Sources
 from builder.spec import ImageSpec, Weight
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Reach",
     "ask",
     "dead_sources",
+    "index_page",
     "parse_allowed",
     "survey",
     "wanted_by",
@@ -58,6 +61,17 @@ class DeadSource:
     part: str
     url: str
     reason: str
+
+
+def index_page(sources: Sources) -> str | None:
+    """Return a page of the package index that must answer; None where no index may be used.
+
+    Every row installs torch or a package that needs it, and every index of packages has its page.
+    """
+    if sources.no_index:
+        return None
+    index = sources.default_index or configured_index()
+    return f"{index.rstrip('/')}/torch/" if index.startswith(("http://", "https://")) else None
 
 
 def survey(

@@ -14,6 +14,7 @@ import uv
 
 from builder.artifacts import ArtifactLock, python_tag
 from builder.bakefile import ROW_STEPS, STACK_STEPS, Layout, write_contexts
+from builder.lineages import note_lineages
 from builder.lock import Lock
 from builder.plan import Plan
 from builder.records import write_record
@@ -56,8 +57,7 @@ def prepared(
     `compiled` are the wheels that were compiled here, by row.
     """
     folders = store.folders
-    for weight in dict.fromkeys(weight for plan in plans for weight in plan.official_weights):
-        store.weight(weight)
+    _fetch_weights(plans, store)
     folders.cache.mkdir(parents=True, exist_ok=True)
     # The name says whose they are: if we are killed, the next builder removes them.
     secrets = folders.cache / f"secrets-{os.getpid()}"
@@ -74,6 +74,15 @@ def prepared(
         yield layout
     finally:
         shutil.rmtree(secrets, ignore_errors=True)
+
+
+def _fetch_weights(plans: Sequence[Plan], store: Store) -> None:
+    """Have every official checkpoint here; note in the locks what their tensors say they are."""
+    for weight in dict.fromkeys(weight for plan in plans for weight in plan.official_weights):
+        store.weight(weight)
+    for plan in plans:
+        if plan.official_weights and note_lineages(plan.row, store.folders):
+            store.talk.line(f"{plan.row.id}: lineages read off the checkpoints, lock updated")
 
 
 def _fill_wheelhouses(plans: Sequence[Plan], layout: Layout, store: Store) -> None:

@@ -19,6 +19,7 @@ from builder.errors import Finding, InvalidInput
 from builder.folders import Folders
 from builder.httpclient import open_client
 from builder.known import known_artifacts
+from builder.lineages import check_lineage
 from builder.mirrors import file_of
 from builder.simple_index import Link, links_of, wheel_of
 from builder.sources import Sources
@@ -49,7 +50,10 @@ class Store:
         return self._stored(item) is not None or self._given(item) is not None
 
     def weight(self, weight: Weight) -> Path:
-        """Return the checkpoint, whole and verified; SourceUnreachable when it can't be had."""
+        """Return the checkpoint, whole, verified, and of the lineage that the matrix says.
+
+        SourceUnreachable when it can't be had, InvalidInput when it is another kind of network.
+        """
         path = self.folders.weight(weight)
         fetch(
             weight.url,
@@ -59,6 +63,7 @@ class Store:
             sources=self.sources,
             talk=self.talk,
         )
+        check_lineage(weight, path)
         return path
 
     def hand_out(self, artifact: ArtifactLock, folder: Path) -> Path:

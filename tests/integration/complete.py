@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from builder.checkpoint import Lineage
+from tests.checkpoints import small_checkpoint
 from tests.integration.standins import FONT, SETTINGS
 from tests.servers import sites
 from tests.servers.packages import sdist, tar_gz, wheel
@@ -30,7 +32,7 @@ OBJECTS, CODELOAD = "http://objects.example", "http://codeload.example"
 _FLASH_TAG = "cp311-cp311-linux_x86_64"
 _FLASH_LOCAL = "cu12torch2.7cxx11abiTRUE"
 
-WEIGHTS = {
+WEIGHTS: dict[str, Lineage] = {
     "own-yolov8n.pt": "yolov8",
     "own-yolo12n.pt": "yolo12",
     "own-yolov12n.pt": "turbo",
@@ -101,8 +103,8 @@ def play_hosts(play: PlayServer, setuptools: Path, nvidia: str = "/nvidia") -> N
 
 
 def checkpoint(name: str) -> bytes:
-    """The content of a stand-in checkpoint."""
-    return f"stand-in for {name}\n".encode() * 50
+    """A stand-in checkpoint: its tensors say what the matrix says."""
+    return small_checkpoint(WEIGHTS[name], name)
 
 
 def fork_archive() -> bytes:

@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.checkpoints import small_checkpoint
 from tests.servers.packages import wheel
 
 __all__ = ["FONT", "MATRIX", "SETTINGS", "WEIGHTS", "make_wheels"]
 
-WEIGHTS = b"stand-in for a checkpoint\n"
+WEIGHTS = small_checkpoint("yolov8")
 
 MATRIX = f"""\
 version: "1"

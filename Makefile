@@ -23,7 +23,7 @@ lint: venv ## style and types
 	@$(PY) -m mypy
 
 unit: venv ## tests without an engine
-	@$(PY) -m pytest tests/unit --numprocesses 2
+	@$(PY) -m pytest tests/unit --numprocesses 2 --dist worksteal
 
 integration: engine ## tests on the real engine
 	@$(PY) -m pytest tests/integration

@@ -47,7 +47,8 @@ _FIELDS = {
 _CANONICAL = {name.lower(): name for name in _FIELDS.values()}
 _KNOWN = {"types", "uris", "suites", "components", "enabled"}
 _ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<rest>.+)")
-_USERINFO = re.compile(r"(\w://)[^/@\s'\"]+@")
+# Greedy: a password may hold an at sign, though it should not.
+_USERINFO = re.compile(r"(\w://)[^/\s'\"]+@")
 
 
 def redact(text: str) -> str:

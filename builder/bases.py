@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -79,12 +80,21 @@ def registry_answers(base: BaseLock, sources: Sources) -> bool:
     # docker.io is a name for people; its registry has another host:
     # https://github.com/distribution/reference/blob/main/normalize.go, read 2026-11-23.
     host = "registry-1.docker.io" if host == "docker.io" else host
-    try:
-        with open_client(sources, _TIMEOUT) as client:
-            answer = client.get(f"https://{host}/v2/")
-    except httpx.HTTPError:
-        return False
-    return answer.status_code in {httpx.codes.OK, httpx.codes.UNAUTHORIZED}
+    return _speaks(host, sources)
+
+
+@cache
+def _speaks(host: str, sources: Sources) -> bool:
+    """Ask once more before a no: all images of a base are made anew when the answer changes."""
+    for _ in range(2):
+        try:
+            with open_client(sources, _TIMEOUT) as client:
+                code = client.get(f"https://{host}/v2/").status_code
+        except httpx.HTTPError:
+            continue
+        if code in {httpx.codes.OK, httpx.codes.UNAUTHORIZED, httpx.codes.TOO_MANY_REQUESTS}:
+            return True
+    return False
 
 
 def _sha256(path: Path) -> str:

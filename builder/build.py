@@ -29,9 +29,10 @@ from builder.errors import BuildFailed, EngineUnavailable, Finding, InvalidInput
 from builder.flash_build import PlannedWheel
 from builder.flash_compile import compile_wheel, planned_wheel, wheel_store
 from builder.folders import Folders, hash_images
+from builder.indexes import index_page
 from builder.lock import Lock, load_lock
 from builder.plan import BuildInputs, Plan, make_plan
-from builder.preflight import Reach, index_page, survey
+from builder.preflight import Reach, survey
 from builder.prepare import complete_lock, prepared
 from builder.reach import reachable
 from builder.records import BuildRecord, read_record, write_record
@@ -251,12 +252,35 @@ class Builder:
         except BuildFailed as error:
             self._write(plan, start, log, digest=None, size=None, error=str(error))
             raise
+        try:
+            self._require_unmoved(plan)
+        except BuildFailed as error:
+            self._write(plan, start, log, digest=None, size=None, error=str(error))
+            raise
         size = inspect_image(within.client, plan.record.reference).size
         record = self._write(plan, start, log, digest=digests[row], size=size, error=None)
         self.talk.line(
             f"{row}: built in {human_seconds(record.seconds)}, {human_bytes(size)}, {record.digest}"
         )
         return record
+
+    def _require_unmoved(self, plan: Plan) -> None:
+        """Raise BuildFailed when files below images/ are no longer those that were planned."""
+        now = {f"images/{path}": value for path, value in hash_images(self.folders.images).items()}
+        moved = [
+            name
+            for name, value in plan.inputs.items()
+            if name.startswith("images/") and now.get(name) != value
+        ]
+        if moved:
+            raise BuildFailed(
+                Finding(
+                    place=plan.row.id,
+                    what=f"{', '.join(moved[:3])} changed while it was built",
+                    why="Nobody can say which version the image has.",
+                    todo="Build it again.",
+                )
+            )
 
     def _write(
         self,

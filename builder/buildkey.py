@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from builder.requirements import Locked, step_of
 from builder.spec import ImageSpec
@@ -28,6 +28,7 @@ def key_inputs(
     entries: Iterable[Locked],
     image_json: str,
     labels: Mapping[str, str],
+    random_weights: Sequence[str],
 ) -> dict[str, str]:
     """Name every input of a build. `files` maps paths below images/ to hashes of their content."""
     named = {
@@ -35,6 +36,7 @@ def key_inputs(
         "python": row.stack.python,
         "base": base,
         "image.json": _sha256(image_json),
+        "random checkpoints": " ".join(random_weights),
     }
     named.update(
         (f"images/{path}", value)

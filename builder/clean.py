@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 from docker import DockerClient
 
+from builder.engine.cache import engine_id
 from builder.engine.client import connect
 from builder.engine.install import our_daemon, owns_engine
 from builder.engine.leftovers import remove_build_cache, remove_containers, remove_images
 from builder.errors import EngineUnavailable
 from builder.host_packages import pinned_files
+from builder.lease import engine_lock, lease
 from builder.plan import IMAGE_PREFIX
 from builder.talk import Talk, human_bytes
 
@@ -19,18 +22,24 @@ __all__ = ["clean"]
 
 
 def clean(root: Path, talk: Talk) -> None:
-    """Remove our containers, images, results and caches of the checkout at `root`."""
+    """Remove our containers, images, results and caches of the checkout at `root`.
+
+    BuildFailed while somebody builds here, or with this engine.
+    """
+    with lease(root / ".cache" / "build.lock", talk=talk, wait=False):
+        _clean(root, talk)
+
+
+def _clean(root: Path, talk: Talk) -> None:
     ours = our_daemon(root).pid() is not None
     try:
         client = connect()
     except EngineUnavailable:
         talk.line("left: containers and images, because no engine answers")
     else:
-        try:
+        with closing(client), lease(engine_lock(engine_id(client)), talk=talk, wait=False):
             # Ours may run and another be in use: DOCKER_HOST decides whose cache this is.
             _clean_engine(client, talk, ours=owns_engine(root))
-        finally:
-            client.close()
     _clean_folders(root, talk, keep_engine=ours)
     _tell_what_stays(root, talk, ours=ours)
 
@@ -52,7 +61,9 @@ def _clean_engine(client: DockerClient, talk: Talk, *, ours: bool) -> None:
 
 
 def _clean_folders(root: Path, talk: Talk, *, keep_engine: bool) -> None:
-    keep = {"engine"} if keep_engine else set()
+    # The lock's file stays, for whoever waits for it holds this very one; compiled wheels stay,
+    # for they are hours of work.
+    keep = {"build.lock", "wheels", *(["engine"] if keep_engine else [])}
     caches = [path for path in sorted((root / ".cache").glob("*")) if path.name not in keep]
     for path in (root / "out", *caches):
         if path.is_dir() and not path.is_symlink():
@@ -65,6 +76,8 @@ def _clean_folders(root: Path, talk: Talk, *, keep_engine: bool) -> None:
 
 
 def _tell_what_stays(root: Path, talk: Talk, *, ours: bool) -> None:
+    if (root / ".cache" / "wheels").exists():
+        talk.line("left: .cache/wheels, which took hours to compile (rm -r .cache/wheels)")
     if ours:
         talk.line("left: the engine, which still runs (make engine-stop)")
     for path in pinned_files("trixie"):

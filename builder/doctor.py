@@ -21,8 +21,9 @@ from builder.engine.client import connect, inspect_image
 from builder.engine.versions import tool_versions
 from builder.errors import EngineUnavailable, InvalidInput
 from builder.folders import Folders
+from builder.indexes import index_page
 from builder.lock import Lock
-from builder.preflight import OPTIONAL_PARTS, ask, index_page, wanted_by
+from builder.preflight import OPTIONAL_PARTS, ask, wanted_by
 from builder.reach import reachable
 from builder.records import BuildRecord, read_record
 from builder.sources import Sources

@@ -7,15 +7,14 @@ there, whole and verified, before it starts.
 from __future__ import annotations
 
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
 
-from builder.compat.package_index import configured_index
 from builder.downloads import fetch
 from builder.errors import Finding, SourceUnreachable
 from builder.httpclient import open_client
+from builder.indexes import asked_indexes
 from builder.mirrors import file_of
 from builder.requirements import Locked
 from builder.simple_index import Link, links_of
@@ -66,7 +65,7 @@ def _here(source: Locked, sources: Sources, target: Path) -> bool:
 
 def _on_the_index(name: str, source: Locked, sources: Sources) -> Link:
     """Ask the package indexes of this machine where the archive lies."""
-    asked = _indexes(sources)
+    asked = asked_indexes(sources)
     with open_client(sources, _PAGE_SECONDS) as client:
         for index in asked:
             page = f"{index.rstrip('/')}/{source.name}/"
@@ -87,12 +86,3 @@ def _on_the_index(name: str, source: Locked, sources: Sources) -> Link:
             todo="Check the network and the index that pip or uv is configured with.",
         )
     )
-
-
-def _indexes(sources: Sources) -> list[str]:
-    """The indexes that are named, and the one that pip uses where none is."""
-    named = list(sources.remote_indexes())
-    if sources.default_index is None and not sources.no_index:
-        with suppress(LookupError):
-            named.insert(0, configured_index())
-    return named

@@ -138,10 +138,23 @@ def require_supported(system: System, missing: str, todo: str) -> None:
 
 
 def _apt(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run apt to its end, also when we are interrupted: killed in between it leaves dpkg broken."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    return subprocess.run(
-        argv, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+    with subprocess.Popen(
+        argv,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a terminal's Ctrl-C does not reach it
+    ) as process:
+        try:
+            out, err = process.communicate()
+        except KeyboardInterrupt:
+            process.communicate()
+            raise
+        return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
 
 def _run(argv: Sequence[str], talk: Talk, doing: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import ssl
+from urllib.parse import urlsplit
 
 import httpx
 
 from builder.apt import redact
+from builder.errors import Finding, InvalidInput
 from builder.sources import Sources
 
 __all__ = ["TRANSIENT", "open_client", "words"]
@@ -20,6 +22,23 @@ def open_client(sources: Sources, timeout: float) -> httpx.Client:
     """Return an HTTP client that trusts and goes through what this machine does."""
     bundle = sources.ca_bundle
     context = ssl.create_default_context(cafile=str(bundle) if bundle else None)
+    unusable = [
+        url
+        for url in (sources.proxies.http, sources.proxies.https)
+        if url and urlsplit(url).scheme not in {"http", "https"} and "://" in url
+    ]
+    if unusable:
+        raise InvalidInput(
+            *(
+                Finding(
+                    place="proxy",
+                    what=f"{urlsplit(url).scheme}: is not a kind of proxy that works here",
+                    why="apt, uv and the downloads must all be able to use it.",
+                    todo="Name an HTTP proxy: http_proxy, https_proxy, or sources.proxies.",
+                )
+                for url in dict.fromkeys(unusable)
+            )
+        )
     return httpx.Client(
         verify=context,
         mounts=_mounts(sources, context),

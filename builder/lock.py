@@ -179,7 +179,7 @@ def make_lock(
         row=row.id,
         inputs=lock_inputs(row),
         base=_base(row, known),
-        artifacts=tuple(_completed(item, before) for item in artifacts_of(row, known)),
+        artifacts=tuple(_completed(item, row, before) for item in artifacts_of(row, known)),
         weights=tuple(_weight(weight, before) for weight in row.weights),
     )
     write_atomic(text_path, resolved)
@@ -198,16 +198,20 @@ def _before(folder: Path, row: ImageSpec) -> LockRecord | None:
         return None  # damaged, or of an older format: it is written anew
 
 
-def _completed(artifact: ArtifactLock, before: LockRecord | None) -> ArtifactLock:
+def _completed(artifact: ArtifactLock, row: ImageSpec, before: LockRecord | None) -> ArtifactLock:
     """Keep the hash that an earlier machine computed, for the same file and version."""
     if artifact.sha256 is not None or before is None:
         return artifact
-    same = (
-        item
-        for item in before.artifacts
-        if (item.name, item.version) == (artifact.name, artifact.version) and item.sha256
-    )
-    return next(same, artifact)
+    now = lock_inputs(row)
+    # Files of one version differ by these. Where an index told the name, only they can say that it
+    # is the same file; elsewhere its address does.
+    unmoved = all(before.inputs.get(key) == now[key] for key in ("python", "cuda", "torch"))
+    for item in before.artifacts:
+        same = (item.name, item.version) == (artifact.name, artifact.version)
+        listed = artifact.index_page is not None
+        if same and item.sha256 and (unmoved if listed else item.url == artifact.url):
+            return item
+    return artifact
 
 
 def _weight(weight: Weight, before: LockRecord | None) -> WeightLock:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from builder.apt import redact
 
-__all__ = ["GITHUB", "NVIDIA", "PYTORCH", "Mirrors", "file_of"]
+__all__ = ["GITHUB", "NVIDIA", "PYTORCH", "Mirrors", "file_of", "public_url"]
 
 PYTORCH = "https://download.pytorch.org/whl"
 NVIDIA = "https://pypi.nvidia.com"
@@ -56,5 +56,17 @@ class Mirrors:
 
 
 def file_of(url: str) -> str:
-    """Return the file name that `url` ends in, as it is on disk."""
-    return unquote(urlsplit(url).path.rpartition("/")[2])
+    """Return the file name that `url` ends in, as it is on disk.
+
+    The last part after decoding: an encoded slash leads into no other folder.
+    """
+    return unquote(urlsplit(url).path).rpartition("/")[2]
+
+
+def public_url(url: str) -> str:
+    """Return an http(s) URL without user, password, query and fragment; "" for any other."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))

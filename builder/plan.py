@@ -114,6 +114,7 @@ def make_plan(
         entries=_entries(lock, parts, _compiled(wheel, by_key=True)),
         image_json=image_json,
         labels=labels,
+        random_weights=random,
     )
     record = PlanRecord.model_validate(
         {

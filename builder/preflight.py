@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from builder.artifacts import ArtifactLock
-from builder.compat.package_index import configured_index
 from builder.errors import Finding, InvalidInput, SourceUnreachable
 from builder.lock import Lock
+from builder.mirrors import public_url
 from builder.records import Missing
-from builder.sources import Sources
 from builder.spec import ImageSpec, Weight
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "Reach",
     "ask",
     "dead_sources",
-    "index_page",
     "parse_allowed",
     "survey",
     "wanted_by",
@@ -61,17 +59,6 @@ class DeadSource:
     part: str
     url: str
     reason: str
-
-
-def index_page(sources: Sources) -> str | None:
-    """Return a page of the package index that must answer; None where no index may be used.
-
-    Every row installs torch or a package that needs it, and every index of packages has its page.
-    """
-    if sources.no_index:
-        return None
-    index = sources.default_index or configured_index()
-    return f"{index.rstrip('/')}/torch/" if index.startswith(("http://", "https://")) else None
 
 
 def survey(
@@ -130,7 +117,9 @@ def wanted_by(
 
 
 def _missing(part: str, url: str, reason: str) -> Missing:
-    return Missing.model_validate({"part": part, "source": url, "reason": reason})
+    # It ends in the image: whatever password the address holds must not.
+    source = public_url(url)
+    return Missing.model_validate({"part": part, "source": source, "reason": reason})
 
 
 def dead_sources(dead: Iterable[DeadSource]) -> Iterator[Finding]:
@@ -146,7 +135,7 @@ def dead_sources(dead: Iterable[DeadSource]) -> Iterator[Finding]:
         optional = part in OPTIONAL_PARTS
         yield Finding(
             place=f"{_few(rows)}, step {part}",
-            what=f"{urls[0]}: {reason}{more}",
+            what=f"{public_url(urls[0])}: {reason}{more}",
             why="" if optional else "There is no image without this part.",
             todo="Check network and proxies, name a mirror under sources: in matrix.yaml, or "
             + (

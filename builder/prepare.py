@@ -37,14 +37,18 @@ def complete_lock(row: ImageSpec, lock: Lock, store: Store, absent: Collection[s
             return artifact
         return store.complete(artifact, python_tag(row.stack))
 
-    artifacts = tuple(completed(artifact) for artifact in lock.record.artifacts)
-    if artifacts == lock.record.artifacts:
+    path = store.folders.locks / f"{row.id}.json"
+    record = lock.record
+    for index, artifact in enumerate(lock.record.artifacts):
+        found = completed(artifact)
+        if found != artifact:
+            # At once: a download of gigabytes is not for nothing when the next one is interrupted.
+            artifacts = (*record.artifacts[:index], found, *record.artifacts[index + 1 :])
+            record = record.model_copy(update={"artifacts": artifacts})
+            write_record(path, record)
+    if record == lock.record:
         return lock
-    record = lock.record.model_copy(update={"artifacts": artifacts})
-    folders = store.folders
-    path = folders.locks / f"{row.id}.json"
-    write_record(path, record)
-    store.talk.line(f"{row.id}: {path.relative_to(folders.root)} is complete now: commit it")
+    store.talk.line(f"{row.id}: {path.relative_to(store.folders.root)} has new hashes: commit it")
     return lock.model_copy(update={"record": record})
 
 

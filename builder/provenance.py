@@ -13,15 +13,15 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from builder.inventory import Inventory
+from builder.mirrors import public_url
 from builder.plan import Plan
 from builder.purls import base_purl, debian_purl, pypi_purl, repository
 from builder.records import BuildRecord
 from builder.requirements import STEPS, Locked, parse_lock
 
-__all__ = ["BUILD_TYPE", "SBOM_FILE", "SBOM_FORMAT", "make_provenance", "public_url"]
+__all__ = ["BUILD_TYPE", "SBOM_FILE", "SBOM_FORMAT", "make_provenance"]
 
 BUILD_TYPE = "urn:yolo-images:build-type:row:v1"
 BUILDER_ID = "urn:yolo-images:builder:build.py"
@@ -160,7 +160,7 @@ def _locked(plan: Plan) -> tuple[Locked, ...]:
 
 
 def _distribution(entry: Locked, version: str, url: str) -> Descriptor:
-    descriptor: Descriptor = {"uri": str(pypi_purl(entry.name, version))}
+    descriptor: Descriptor = {"uri": str(pypi_purl(entry.name, version, url))}
     if len(entry.hashes) == 1:
         descriptor["digest"] = {"sha256": entry.hashes[0]}
     else:
@@ -186,12 +186,3 @@ def _digest(text: str) -> dict[str, str]:
 def _time(moment: datetime) -> str:
     """RFC 3339 in UTC, whole seconds."""
     return moment.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
-
-
-def public_url(url: str) -> str:
-    """Return an http(s) URL without user, password, query and fragment; "" for any other."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return ""
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))

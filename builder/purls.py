@@ -13,9 +13,15 @@ from builder.inventory import DebianPackage, OperatingSystem
 __all__ = ["base_purl", "debian_purl", "image_purl", "pypi_purl", "repository"]
 
 
-def pypi_purl(name: str, version: str) -> PackageURL:
-    """`pkg:pypi/torch@2.8.0`: a distribution, wherever its file was downloaded from."""
-    return PackageURL(type="pypi", name=canonicalize_name(name), version=version)
+def pypi_purl(name: str, version: str, download_url: str = "") -> PackageURL:
+    """`pkg:pypi/torch@2.8.0`: a distribution of the package index.
+
+    One from elsewhere says so: the index has other files, or other code, under its name.
+    """
+    qualifiers = {"download_url": download_url} if download_url else None
+    return PackageURL(
+        type="pypi", name=canonicalize_name(name), version=version, qualifiers=qualifiers
+    )
 
 
 def debian_purl(package: DebianPackage, system: OperatingSystem) -> PackageURL:

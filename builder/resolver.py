@@ -56,7 +56,7 @@ def resolve(wanted: Resolution, sources: Sources) -> str:
         done = subprocess.run(
             _argv(wanted, sources),
             cwd=work,
-            env={**os.environ, **sources.uv_environment()},
+            env={**_inherited(os.environ), **sources.uv_environment()},
             capture_output=True,
             text=True,
             check=False,
@@ -64,6 +64,20 @@ def resolve(wanted: Resolution, sources: Sources) -> str:
         if done.returncode != 0:
             raise _failure(wanted.place, done.stderr)
         return (work / "out.txt").read_text(encoding="utf-8")
+
+
+def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what would make a lock hang on this machine: uv's own variables and files.
+
+    What of it says where packages come from is in the sources. Cache and time-outs stay.
+    """
+    harmless = ("UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_CONCURRENT_")
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("UV_") or name.startswith(harmless)
+    }
+    return {**kept, "UV_NO_CONFIG": "1"}
 
 
 def _argv(wanted: Resolution, sources: Sources) -> list[str]:

@@ -14,7 +14,7 @@ which wants each row built and proven once, may pass it over.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -31,7 +31,7 @@ from builder.engine.cache import (
     image_digest,
     prune,
 )
-from builder.engine.client import engine_host
+from builder.engine.client import EngineTrouble, engine_host
 from builder.engine.install import owns_engine
 from builder.errors import InvalidInput
 from builder.folders import Folders
@@ -108,6 +108,10 @@ class Room:
             needed = self._needs(plan, cached=cache_size(self.client))
         self.disk.require(plan.row.id, needed)
 
+    def withdraw(self, row: str) -> None:
+        """Take back what was offered of an earlier run: the row's turn has come."""
+        self._later = [offer for offer in self._later if offer.record.id != row]
+
     def offer(self, plan: Plan, record: BuildRecord) -> None:
         """Say that this row's image may go when another stack needs its room."""
         self._offers.append(_Offer(plan.row.stack.name, record))
@@ -138,7 +142,11 @@ class Room:
         budget = self.options.cache_budget
         if budget is None:
             budget = default_budget(self.disk.places[0]) if self.disk.places else FLOOR
-        freed = prune(self.client, budget, used_since=started)
+        try:
+            freed = prune(self.client, budget, used_since=started)
+        except EngineTrouble as error:  # what was built is built
+            self.talk.line(f"the build cache was not tidied: {error}")
+            return
         if freed:
             self.talk.line(f"build cache: {human_bytes(freed)} removed, {human_bytes(budget)} kept")
 
@@ -147,6 +155,7 @@ class Room:
         peers = list(self._peers(plan.row.stack.name))
         made = any(
             record.digest is not None
+            and _same_stack(record.inputs, plan.inputs)
             and image_digest(self.client, record.reference) == record.digest
             for record in peers
         )
@@ -206,3 +215,21 @@ class Room:
 
     def _path(self, record: BuildRecord) -> Path:
         return self.folders.row(record.id) / "build.json"
+
+
+_STACK_STEPS = ("in step cuda,", "in step torch,", "in step tensorrt,")
+
+
+def _same_stack(built: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether two rows stand on the same layers: an older image of a stack saves no room."""
+
+    def stack(inputs: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: value
+            for name, value in inputs.items()
+            if name in {"epoch", "python", "base"}
+            or name.startswith(("images/base/", "images/stack/"))
+            or any(step in value for step in _STACK_STEPS)
+        }
+
+    return stack(built) == stack(wanted)

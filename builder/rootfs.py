@@ -114,7 +114,6 @@ def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
 def mmdebstrap_argv(suite: str, work: Path, sources: Sources) -> list[str]:
     """Return the command that makes `work`/rootfs.tar; Debian sources come on its stdin."""
     apt = sources.apt_for(suite)
-    settings = sources.apt_settings.splitlines() if apt else []
     hooks = (_LIST % _quote(work / "packages.txt"), *_CLEAN)
     return [
         "mmdebstrap",
@@ -123,12 +122,25 @@ def mmdebstrap_argv(suite: str, work: Path, sources: Sources) -> list[str]:
         *([f"--hook-dir={_HOOKS}"] if suite in _EXTRA else []),
         *(f"--dpkgopt={option}" for option in _DPKG),
         '--aptopt=APT::Install-Recommends "false"',
-        *(f"--aptopt={line.removesuffix(';')}" for line in settings),
+        # By file: a proxy's password must not stand in the list of processes.
+        f"--aptopt={work / 'apt.conf'}",
         *(f"--customize-hook={hook}" for hook in hooks),
         suite,
         str(work / "rootfs.tar"),
         *(["-"] if apt else []),
     ]
+
+
+def _apt_conf(sources: Sources) -> str:
+    """Proxies, retries, and the CA bundle: apt runs on this machine, outside the new root."""
+    bundle = sources.ca_bundle
+    ca = f'Acquire::https::CAInfo "{bundle}";\n' if bundle is not None else ""
+    return sources.apt_conf() + ca
+
+
+def _private(path: Path) -> Path:
+    path.touch(mode=0o600)
+    return path
 
 
 def _quote(path: Path) -> str:
@@ -142,7 +154,8 @@ def recipe_key(suite: str, epoch: int) -> str:
 
 
 def _run(suite: str, work: Path, sources: Sources, epoch: int, news: Callable[[str], None]) -> None:
-    described = work / "sources"
+    _private(work / "apt.conf").write_text(_apt_conf(sources), encoding="utf-8")
+    described = _private(work / "sources")
     described.write_text(render_sources(sources.apt_for(suite)))
     log = work / "log"
     with described.open() as stdin, log.open("w+", encoding="utf-8", errors="replace") as out:

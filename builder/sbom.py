@@ -32,8 +32,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from builder.inventory import Checkpoint, DebianPackage, Distribution, Inventory, OperatingSystem
+from builder.mirrors import public_url
 from builder.plan import EPOCH, Plan
-from builder.provenance import public_url
 from builder.purls import debian_purl, image_purl, pypi_purl, repository
 
 __all__ = ["make_sbom"]
@@ -46,7 +46,11 @@ def make_sbom(inventory: Inventory, plan: Plan, digest: str) -> str:
     """Return the document as JSON: the image, its system, packages, distributions, checkpoints."""
     image = _image(plan, digest)
     system = _system(inventory.os)
-    distributions = {item: _distribution(item) for item in inventory.distributions}
+    urls = {item.name: public_url(item.url) for item in plan.artifacts if item.url is not None}
+    distributions = {
+        item: _distribution(item, urls.get(item.key, "") if item.importable else "")
+        for item in inventory.distributions
+    }
     bom = Bom(
         serial_number=uuid5(NAMESPACE_URL, str(image.purl)),
         metadata=BomMetaData(
@@ -114,8 +118,8 @@ def _debian(package: DebianPackage, system: OperatingSystem) -> Component:
     )
 
 
-def _distribution(item: Distribution) -> Component:
-    purl = pypi_purl(item.name, item.version)
+def _distribution(item: Distribution, download_url: str) -> Component:
+    purl = pypi_purl(item.name, item.version, download_url)
     return Component(
         type=ComponentType.LIBRARY,
         name=item.key,

@@ -18,6 +18,7 @@ from docker import DockerClient
 from builder.disk import is_full, on_full_disk
 from builder.engine.cache import engine_id
 from builder.engine.client import EngineTrouble, connect
+from builder.engine.install import store_fault
 from builder.errors import EngineUnavailable, Finding
 from builder.folders import Folders
 from builder.lease import engine_lock, lease
@@ -45,6 +46,8 @@ def session(
     our own engine's build cache is brought below its budget.
     """
     with closing(connect()) as client, _engine_trouble(), on_full_disk("building"):
+        if (fault := store_fault(client)) is not None:
+            raise EngineUnavailable(fault)
         checkout, engine = folders.cache / "build.lock", engine_lock(engine_id(client))
         with lease(checkout, engine, talk=talk, wait=wait):
             for path in remove_leftovers(folders):

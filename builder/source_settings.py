@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from builder.apt import redact
 from builder.errors import Finding, InvalidInput
 from builder.matrix_model import SourcesModel
 
@@ -44,9 +43,7 @@ def overlay(written: SourcesModel, environment: Mapping[str, str]) -> SourcesMod
     except ValidationError as error:
         names = {path: name for name, path in known.items()}
         raise InvalidInput(
-            *dict.fromkeys(
-                _fault(names, error_path(detail["loc"]), detail) for detail in error.errors()
-            )
+            *dict.fromkeys(_fault(names, detail["loc"]) for detail in error.errors())
         ) from error
 
 
@@ -55,10 +52,14 @@ def error_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
     return tuple(part for part in location if isinstance(part, str))
 
 
-def _fault(names: Mapping[tuple[str, ...], str], path: tuple[str, ...], detail: Any) -> Finding:
-    shown = redact(str(detail["input"]))[:80]
+def _fault(names: Mapping[tuple[str, ...], str], location: tuple[int | str, ...]) -> Finding:
+    # Not shown: what is written without a scheme may still hold a password.
+    number = next((part for part in location if isinstance(part, int)), None)
+    which = "" if number is None else f" {number + 1} in the list"
     return Finding(
-        place=names[path], what=f"{shown!r} is not a URL", todo="Write http:// or https:// URLs."
+        place=names[error_path(location)],
+        what=f"the value{which} is not a URL",
+        todo="Write http:// or https:// URLs.",
     )
 
 

@@ -162,13 +162,25 @@ class Sources:
         indexes = tuple(url for url in (self.default_index, *self.extra_indexes) if url)
         return collect_wheels(lock_text, folder, self.find_links, indexes)
 
+    def apt_conf(self) -> str:
+        """apt's own network settings, and our proxies for what it says nothing about."""
+        text = self.apt_settings
+        for scheme, proxy in (("http", self.proxies.http), ("https", self.proxies.https)):
+            if proxy is None or f"Acquire::{scheme}::Proxy" in self.apt_settings:
+                continue
+            url = proxy if "://" in proxy else f"http://{proxy}"
+            text += f'Acquire::{scheme}::Proxy "{url}";\n'
+            hosts = (host.lstrip(".") for host in self.proxies.no if host != "*")
+            text += "".join(f'Acquire::{scheme}::Proxy::{host} "DIRECT";\n' for host in hosts)
+        return text
+
     def write_secrets(self, folder: Path, suites: Iterable[str]) -> None:
         """Write the build secrets uv, ca, apt-conf and apt-sources, readable by us alone."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         apt = [entry for suite in sorted(set(suites)) for entry in self.apt_for(suite)]
         texts = {
             "uv": self.uv_toml(),
-            "apt-conf": self.apt_settings,
+            "apt-conf": self.apt_conf(),
             "apt-sources": render_sources(apt),
         }
         for name, text in texts.items():

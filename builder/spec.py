@@ -27,7 +27,8 @@ class Artifact:
 
     `sha256` is None while no trustworthy hash is known; `status` says where the hash comes from
     (`verified`: seen in two or more independent places, `single`: in one, `computed`: by
-    downloading it ourselves, `unresolved`: not known). `size` is in bytes, None when unknown.
+    downloading it ourselves, `mirrored`: likewise, but from a mirror, which alone vouches for it,
+    `unresolved`: not known). `size` is in bytes, None when unknown.
     """
 
     name: str

@@ -18,6 +18,7 @@ from builder.downloads import discover, fetch
 from builder.errors import Finding, InvalidInput
 from builder.folders import Folders
 from builder.httpclient import open_client
+from builder.indexes import asked_indexes
 from builder.known import known_artifacts
 from builder.lineages import check_lineage
 from builder.mirrors import file_of
@@ -119,7 +120,7 @@ class Store:
 
         for folder in _local_folders(self.sources.find_links):
             yield from (sha256_of(path) for path in folder.glob("*.tar.gz") if is_it(path.name))
-        for index in self.sources.remote_indexes():
+        for index in asked_indexes(self.sources):
             for link in self._page(f"{index.rstrip('/')}/{artifact.name}/"):
                 if link.sha256 is not None and is_it(file_of(link.url)):
                     yield link.sha256
@@ -145,9 +146,16 @@ class Store:
                     )
                 )
         size = path.stat().st_size
-        self.talk.line(f"{file_of(url)}: {human_bytes(size)}, sha256 {sha256}, now locked")
+        # A mirror's word alone: nothing that only it says may look like the project's own hash.
+        mirrored = not expected and self.sources.mirrors.candidates(url) != (url,)
+        by = " from a mirror: compare it with the project's own before you commit the lock"
+        self.talk.line(
+            f"{file_of(url)}: {human_bytes(size)}, sha256 {sha256}, now locked"
+            + (by if mirrored else "")
+        )
+        status = "mirrored" if mirrored else "computed"
         return artifact.model_copy(
-            update={"url": url, "sha256": sha256, "size": size, "status": "computed"}
+            update={"url": url, "sha256": sha256, "size": size, "status": status}
         )
 
     def _stored(self, artifact: ArtifactLock) -> Path | None:

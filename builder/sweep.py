@@ -111,6 +111,7 @@ class _Row:
 
     def finish(self, row: ImageSpec, session: Session) -> tuple[Plan, BuildRecord]:
         """Do for one row what is left to do."""
+        session.room.withdraw(row.id)
         (plan,) = self.builder.plan([row])
         gone = self._finished_before(plan, session)
         if gone is not None:

@@ -110,7 +110,8 @@ def _built(folders: Folders, pattern: str | None) -> list[tuple[PlanRecord, Buil
     for row in select(load_matrix(folders.matrix).rows, pattern):
         plan = read_record(folders.row(row.id) / "plan.json", PlanRecord)
         build = read_record(folders.row(row.id) / "build.json", BuildRecord)
-        if plan and build and build.digest:
+        # A plan that was never carried out says nothing about the image of an earlier one.
+        if plan and build and build.digest and plan.build_key == build.build_key:
             found.append((plan, build))
         elif pattern is not None:
             absent.append(row.id)

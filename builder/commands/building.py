@@ -130,7 +130,7 @@ def _origin(root: Path) -> Origin:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     revision = git("rev-parse", "HEAD") or "unknown"
-    if git("status", "--porcelain", "--untracked-files=no"):
+    if git("status", "--porcelain"):
         revision += "-dirty"
     parts = urlsplit(git("config", "--get", "remote.origin.url"))
     # A path of this machine or a password in the URL must not end in a label.

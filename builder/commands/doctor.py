@@ -68,7 +68,7 @@ def problems(report: Report, allowed: Collection[str]) -> ToolkitError | None:
                     what=f"needs about {human_bytes(row.needs_bytes)} of disk,"
                     f" {human_bytes(free)} are free",
                     todo="Free some space where the engine keeps its data, or build stack by"
-                    " stack: build.py sweep --evict.",
+                    " stack: build.py sweep.",
                 )
                 for row in short
             )

@@ -124,11 +124,12 @@ class _Told:
 
 def _run(argv: Sequence[str], folder: Path, told: _Told, disk: DiskWatch) -> int:
     # Without the variable the stack, a context of the row, is exported as an image of its own, and
-    # gzipped: buildx 0.13 adds a default export even where the output is `cacheonly`.
+    # gzipped: buildx 0.13 adds a default export even where the output is `cacheonly`. The builder
+    # is the engine's own: one in a container (`docker buildx use`) would keep the images.
     with subprocess.Popen(
         argv,
         cwd=folder,
-        env={**os.environ, "BUILDX_NO_DEFAULT_LOAD": "1"},
+        env={**os.environ, "BUILDX_NO_DEFAULT_LOAD": "1", "BUILDX_BUILDER": "default"},
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -311,12 +312,10 @@ def _short(name: str) -> str:
 def failure_of(progress: BakeProgress, log: Path) -> BuildFailed | EngineUnavailable:
     """Say what failed: the step and the end of its output, or that the engine went away."""
     stray = "\n".join(progress.stray[-_TAIL:])
-    gone = (
-        "Cannot connect to the Docker daemon",
-        "error reading from server: EOF",
-        "connection refused",
-    )
-    if any(sign in stray for sign in gone):
+    gone = ("Cannot connect to the Docker daemon", "error reading from server: EOF")
+    # Who else refuses connections (a registry, a proxy) is the business of the step that asked.
+    refused = "connection refused" in stray and not progress.failed
+    if refused or any(sign in stray for sign in gone):
         return EngineUnavailable(
             Finding(
                 place="",

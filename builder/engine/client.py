@@ -11,7 +11,7 @@ from typing import Any
 import docker
 import requests
 from docker import DockerClient
-from docker.context import ContextAPI
+from docker.context import Context, ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from builder.errors import EngineUnavailable, Finding, InvalidInput
@@ -94,16 +94,33 @@ class ImageFacts:
 def engine_host() -> str:
     """Return where the engine listens: DOCKER_HOST, the docker context in use, or the socket.
 
-    The SDK knows nothing of contexts while the docker client obeys them, so a context is exported
-    as DOCKER_HOST: both then speak to the same engine.
+    SDK, docker client and buildx don't agree on contexts, so what is in use is exported as
+    DOCKER_HOST: all of them then speak to the same engine. EngineUnavailable for a context that
+    does not exist, or has certificates, which DOCKER_HOST alone can't carry.
     """
     if not os.environ.get("DOCKER_HOST"):
-        context = ContextAPI.get_current_context()
-        host = str(context.Host) if context is not None else ""
-        if not host or host == LOCAL_HOST:
+        name = os.environ.get("DOCKER_CONTEXT")
+        context: Context | None = ContextAPI.get_context(name)
+        if context is None:
+            raise _unusable(name, "it does not exist", "docker context ls shows those that do.")
+        if context.TLSMaterial["TLSMaterial"]:
+            raise _unusable(
+                context.Name,
+                "it has certificates of its own",
+                "Set DOCKER_HOST, DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH instead.",
+            )
+        host = str(context.Host or "") or LOCAL_HOST
+        os.environ.pop("DOCKER_CONTEXT", None)
+        if host == LOCAL_HOST:
             return LOCAL_HOST
         os.environ["DOCKER_HOST"] = host
     return os.environ["DOCKER_HOST"]
+
+
+def _unusable(name: str | None, why: str, todo: str) -> EngineUnavailable:
+    return EngineUnavailable(
+        Finding(place=f"docker context {name}", what="can't be used here", why=why + ".", todo=todo)
+    )
 
 
 def connect() -> DockerClient:

@@ -171,20 +171,24 @@ def _start_service(talk: Talk) -> None:
         )
 
 
+def store_fault(client: DockerClient) -> Finding | None:
+    """Say what is wrong with how the engine stores images; None when nothing is."""
+    status = client.info().get("DriverStatus") or []
+    if any(_SNAPSHOTTER in str(value) for _, value in status):
+        return None
+    return Finding(
+        place="engine",
+        what="it does not use the containerd image store",
+        why="Without it an image has no digest before it is pushed, and no zstd layers.",
+        todo='Put "features": {"containerd-snapshotter": true} into /etc/docker/daemon.json'
+        " and restart the engine; images of the old store are hidden until you undo that.",
+    )
+
+
 def verify(client: DockerClient) -> None:
     """Raise EngineUnavailable unless the engine has what builds need; all findings at once."""
-    findings = []
-    status = client.info().get("DriverStatus") or []
-    if not any(_SNAPSHOTTER in str(value) for _, value in status):
-        findings.append(
-            Finding(
-                place="engine",
-                what="it does not use the containerd image store",
-                why="Without it an image has no digest before it is pushed, and no zstd layers.",
-                todo='Put "features": {"containerd-snapshotter": true} into /etc/docker/daemon.json'
-                " and restart the engine; images of the old store are hidden until you undo that.",
-            )
-        )
+    fault = store_fault(client)
+    findings = [] if fault is None else [fault]
     if not has_buildx():
         findings.append(
             Finding(

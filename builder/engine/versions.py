@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import subprocess
 
@@ -31,8 +32,11 @@ def tool_versions(client: DockerClient) -> dict[str, str]:
 
 
 def _first(pattern: re.Pattern[str], *argv: str) -> str:
+    env = {**os.environ, "BUILDX_BUILDER": "default"}  # as builds do
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(
+            argv, env=env, capture_output=True, text=True, check=False, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     match = pattern.search(done.stdout)

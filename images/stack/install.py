@@ -19,6 +19,7 @@ import csv
 import importlib.util
 import os
 import py_compile
+import re
 import shutil
 import subprocess
 import sys
@@ -165,9 +166,23 @@ def command(requirements: Path) -> list[str]:
     # A source archive (tensorrt-cu12 is one) is built with the setuptools of the image: an isolated
     # build would fetch one that no lock names.
     argv += ["--no-build-isolation", "--link-mode", "hardlink", "--python", sys.executable]
+    # A lock also has the hashes of source archives. Without this a mirror that lacks a wheel would
+    # have the archive's setup run here, and another layer come of the same lock.
+    argv += ["--only-binary", ":all:"]
+    for name in source_archives(requirements.read_text(encoding="utf-8")):
+        argv += ["--no-binary", name]
     if WHEELHOUSE.is_dir():
         argv += ["--find-links", str(WHEELHOUSE)]
     return [*argv, "--requirements", str(requirements)]
+
+
+def source_archives(text: str) -> list[str]:
+    """Return the names of those that are meant to be built: archives by URL, and NVIDIA's.
+
+    TensorRT's metapackage is published as a source archive only.
+    """
+    by_url = re.findall(r"^(\S+) @ \S+\.tar\.gz\b", text, flags=re.MULTILINE)
+    return by_url + re.findall(r"^(tensorrt-cu\d+)==", text, flags=re.MULTILINE)
 
 
 def environment(scratch: Path) -> dict[str, str]:

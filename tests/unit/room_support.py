@@ -110,6 +110,7 @@ def make_record(plan: Plan, **changes: Any) -> BuildRecord:
         "size_bytes": 4 * GB,
         "missing": (),
         "finished": "2026-11-25T03:00:00+00:00",
+        "inputs": dict(plan.inputs),
         **changes,
     }
     return BuildRecord(**fields)

@@ -9,6 +9,7 @@ from builder.apt import (
     parse_sources,
     parse_system,
     read_apt_sources,
+    redact,
     render_sources,
 )
 
@@ -116,3 +117,9 @@ def test_os_release() -> None:
     system = parse_system('ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n')
     assert (system.id, system.version, system.codename) == ("debian", "12", "bookworm")
     assert parse_system("NAME=x\n").id == ""
+
+
+def test_passwords_with_an_at_sign_are_not_shown_in_part() -> None:
+    assert redact("see http://u:p@ss@proxy:1/x and https://h/a") == (
+        "see http://***@proxy:1/x and https://h/a"
+    )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -99,13 +99,55 @@ def test_without_root_the_message_says_what_to_do(
         start(tmp_path, Talk())
 
 
-def test_a_docker_context_counts_for_sdk_and_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Contexts:
-        @staticmethod
-        def get_current_context() -> SimpleNamespace:
-            return SimpleNamespace(Host="unix:///run/user/1000/docker.sock")
+class Contexts:
+    """Docker's contexts: one in use, one that the environment may name, one with certificates."""
 
+    known: ClassVar = {
+        None: ("unix:///run/user/1000/docker.sock", {}),
+        "named": ("unix:///run/named.sock", {}),
+        "prod": ("tcp://prod.example:2376", {"docker": ["ca.pem"]}),
+    }
+
+    @classmethod
+    def get_context(cls, name: str | None) -> SimpleNamespace | None:
+        if name not in cls.known:
+            return None
+        host, certificates = cls.known[name]
+        return SimpleNamespace(Name=name, Host=host, TLSMaterial={"TLSMaterial": certificates})
+
+
+@pytest.fixture
+def contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "")
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.setattr(client_module, "ContextAPI", Contexts)
+
+
+@pytest.mark.usefixtures("contexts")
+def test_a_docker_context_counts_for_sdk_and_client() -> None:
     assert engine_host() == "unix:///run/user/1000/docker.sock"
     assert os.environ["DOCKER_HOST"] == "unix:///run/user/1000/docker.sock"
+
+
+@pytest.mark.usefixtures("contexts")
+def test_a_context_that_the_environment_names_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one would build here, and prune there."""
+    monkeypatch.setenv("DOCKER_CONTEXT", "named")
+    assert engine_host() == os.environ["DOCKER_HOST"] == "unix:///run/named.sock"
+    assert "DOCKER_CONTEXT" not in os.environ
+
+
+@pytest.mark.usefixtures("contexts")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gone", r"docker context gone: can't be used here\n    it does not exist\."),
+        ("prod", r"docker context prod: .*\n    it has certificates.*DOCKER_CERT_PATH"),
+    ],
+)
+def test_a_context_that_can_t_be_passed_on_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", name)
+    with pytest.raises(EngineUnavailable, match=words):
+        engine_host()

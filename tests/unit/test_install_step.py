@@ -233,7 +233,10 @@ def test_the_command_installs_by_hash_and_resolves_nothing(
     install: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install, "WHEELHOUSE", tmp_path)
-    argv = install.command(Path("/run/requirements/deps.txt"))
+    requirements = tmp_path / "deps.txt"
+    requirements.write_text("numpy==2.0.0 --hash=sha256:aa\n")
+    argv = install.command(requirements)
+    assert argv[argv.index("--only-binary") + 1] == ":all:"
     assert {"--require-hashes", "--no-deps", "--no-cache", "--no-build-isolation"} <= set(argv)
     assert argv[argv.index("--python") + 1] == sys.executable
     assert argv[argv.index("--find-links") + 1] == str(tmp_path)
@@ -250,3 +253,18 @@ def test_secrets_are_used_only_when_they_hold_something(
     assert variables["UV_CONFIG_FILE"] == str(tmp_path / "uv")
     assert "SSL_CERT_FILE" not in variables
     assert variables["NVIDIA_TENSORRT_DISABLE_INTERNAL_PIP"] == "1"
+
+
+def test_archives_are_built_only_where_no_wheel_is_meant(install: ModuleType) -> None:
+    """A lock has the hashes of archives too; a mirror without the wheel must not have them run."""
+    text = """\
+certifi==2026.1.1 \\
+    --hash=sha256:aa
+tensorrt-cu12==10.9.0.34 \\
+    --hash=sha256:bb
+tensorrt-cu12-bindings==10.9.0.34 --hash=sha256:cc
+tensorrt-cu12-libs @ file:///run/wheelhouse/tensorrt_cu12_libs-10.9.0.34-py3-none-any.whl
+ultralytics @ file:///run/wheelhouse/3bca22b.tar.gz \\
+    --hash=sha256:dd
+"""
+    assert install.source_archives(text) == ["ultralytics", "tensorrt-cu12"]

@@ -10,8 +10,9 @@ import pytest
 import uv
 
 from builder.errors import InvalidInput, SourceUnreachable
-from builder.lock import load_lock, lock_inputs, make_lock
+from builder.lock import _completed, load_lock, lock_inputs, make_lock
 from builder.matrix import load_matrix, select
+from builder.resolver import _inherited
 from builder.sources import Sources
 from builder.spec import ImageSpec
 
@@ -148,3 +149,36 @@ def test_what_is_not_known_stays_unresolved(root: Path) -> None:
     assert artifacts["flash-attn"].sha256 is None
     assert artifacts["flash-attn"].status == "unresolved"
     assert artifacts["tensorrt-cu12-libs"].status == "verified"
+
+
+def test_a_computed_hash_stays_with_its_file_alone(root: Path, rows: dict[str, ImageSpec]) -> None:
+    """Another torch needs another flash-attn wheel of the same version."""
+    row = rows["yolov12-cu121"]
+    before = load_lock(root / "locks", row).record
+    (flash,) = (item for item in before.artifacts if item.part == "flash-attn")
+    assert flash.sha256 is None
+    known = flash.model_copy(update={"sha256": "a" * 64, "status": "computed"})
+    others = tuple(item for item in before.artifacts if item != flash)
+    before = before.model_copy(update={"artifacts": (*others, known)})
+    assert _completed(flash, row, before) == known
+    moved = flash.model_copy(update={"url": str(flash.url).replace("torch2.3", "torch2.4")})
+    assert _completed(moved, row, before) == moved
+
+
+def test_a_listed_file_is_another_one_for_another_python(
+    root: Path, rows: dict[str, ImageSpec]
+) -> None:
+    row = rows["yolov8-cpu"]
+    before = load_lock(root / "locks", row).record
+    torch = next(item for item in before.artifacts if item.name == "torch")
+    unknown = torch.model_copy(update={"sha256": None})
+    assert _completed(unknown, row, before) == torch
+    newer = dataclasses.replace(row, stack=dataclasses.replace(row.stack, python="3.12"))
+    assert _completed(unknown, newer, before) == unknown
+
+
+def test_the_machine_s_own_uv_settings_stay_out_of_a_lock() -> None:
+    found = _inherited(
+        {"UV_FIND_LINKS": "/w", "UV_RESOLUTION": "lowest", "UV_CACHE_DIR": "/c", "PATH": "/bin"}
+    )
+    assert found == {"UV_CACHE_DIR": "/c", "PATH": "/bin", "UV_NO_CONFIG": "1"}

@@ -49,6 +49,7 @@ def test_a_mirror_that_is_the_official_host_is_asked_once() -> None:
     [
         ("https://h/a/torch-2.8.0%2Bcpu.whl", "torch-2.8.0+cpu.whl"),
         ("https://h/a/b.pt?token=1#x", "b.pt"),
+        ("https://h/a/x-1%2F..%2F..%2Fevil.whl", "evil.whl"),
     ],
 )
 def test_file_names_are_as_on_disk(url: str, name: str) -> None:

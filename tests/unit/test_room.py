@@ -163,6 +163,20 @@ def test_a_further_row_needs_little_and_a_given_size_is_believed(
         make_room(disk, folders, talk, row_space=7 * GB).before(plans[0])
 
 
+def test_an_outdated_image_of_the_stack_saves_no_room(
+    disk: Disk, folders: Folders, talk: Talk, plans: list[Plan]
+) -> None:
+    """Its layers are others: with a new torch the whole stack is made again."""
+    built(disk, folders, plans[2])
+    name = "package torch"
+    older = {**plans[2].inputs, name: plans[2].inputs[name].replace("2.8.0", "2.7.0")}
+    assert older != plans[2].inputs
+    write_records(folders, plans[2], make_record(plans[2], inputs=older))
+    disk.size = 12 * GB + 8 * GB
+    with pytest.raises(BuildFailed, match="not enough disk"):
+        make_room(disk, folders, talk).before(plans[3])
+
+
 def test_a_damaged_record_of_another_row_stops_nothing(
     disk: Disk, folders: Folders, talk: Talk, plans: list[Plan]
 ) -> None:

@@ -38,13 +38,13 @@ def test_an_empty_variable_takes_away_what_the_file_says() -> None:
 def test_faults_of_variables_are_named_all_at_once_and_without_passwords() -> None:
     environment = {
         "YOLO_SOURCES_GITHUB": "https://good.example ftp://u:secret@bad.example",
-        "YOLO_SOURCES_APT": "mirror.example/debian",
+        "YOLO_SOURCES_APT": "u:secret@mirror.example/debian",
     }
     with pytest.raises(InvalidInput) as caught:
         overlay(SourcesModel(), environment)
     text = str(caught.value)
-    assert "YOLO_SOURCES_GITHUB: 'ftp://***@bad.example' is not a URL" in text
-    assert "YOLO_SOURCES_APT: 'mirror.example/debian' is not a URL" in text
+    assert "YOLO_SOURCES_GITHUB: the value 2 in the list is not a URL" in text
+    assert "YOLO_SOURCES_APT: the value is not a URL" in text
     assert "secret" not in text
 
 

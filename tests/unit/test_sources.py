@@ -168,3 +168,19 @@ def test_a_machine_that_is_not_debian_has_no_debian_sources() -> None:
     ubuntu = System(id="ubuntu", version="24.04", codename="noble")
     sources = Sources(system=ubuntu, apt=parse_list("deb http://m.example/ubuntu noble main"))
     assert sources.apt_for("bookworm") == ()
+
+
+def test_apt_gets_our_proxies_where_it_says_nothing_itself() -> None:
+    proxies = Proxies(http="p:1", https="http://p:2", no=("localhost", ".corp.example"))
+    silent = Sources(proxies=proxies)
+    assert silent.apt_conf().splitlines() == [
+        'Acquire::http::Proxy "http://p:1";',
+        'Acquire::http::Proxy::localhost "DIRECT";',
+        'Acquire::http::Proxy::corp.example "DIRECT";',
+        'Acquire::https::Proxy "http://p:2";',
+        'Acquire::https::Proxy::localhost "DIRECT";',
+        'Acquire::https::Proxy::corp.example "DIRECT";',
+    ]
+    own = 'Acquire::http::Proxy "http://own:3";\n'
+    assert Sources(apt_settings=own).apt_conf() == own
+    assert "p:1" not in Sources(proxies=proxies, apt_settings=own).apt_conf()

@@ -1,9 +1,9 @@
 """Where this machine gets packages from: read once from what it already says, written for a build.
 
 What matrix.yaml's `sources:` (or a YOLO_SOURCES_ variable) names comes first. Else package indexes
-come from uv's environment variables, else from pip's configuration; proxies and the CA bundle from
-the environment, else from pip; Debian mirrors from apt. URLs may hold passwords: they are written
-to build secrets and environments, and never shown.
+come from uv's variables, uv's files, or pip's configuration; proxies and the CA bundle from the
+environment, else from pip; Debian mirrors from apt. URLs may hold passwords: they are written to
+build secrets and environments, and never shown.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from builder.errors import Finding, InvalidInput
 from builder.matrix_model import SourcesModel
 from builder.mirrors import Mirrors
 from builder.source_settings import overlay
+from builder.uvconfig import read_uv_config
 from builder.wheelhouse import collect_wheels
 
 __all__ = [
@@ -207,6 +208,7 @@ def load_sources(environment: Mapping[str, str], written: SourcesModel | None = 
     """
     settings = overlay(written or SourcesModel(), environment)
     pip = parse_pip_config(_output(sys.executable, "-m", "pip", "config", "list"))
+    pip.update(read_uv_config(environment))
     release = Path("/etc/os-release")
     machine = make_sources(
         environment,

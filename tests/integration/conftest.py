@@ -14,10 +14,12 @@ import pytest
 from docker import DockerClient
 
 from builder.build import Builder, BuildOptions, Origin
-from builder.commands.building import compatible_rows, make_builder
+from builder.commands.building import compatible_rows, machine_sources, make_builder
 from builder.engine.client import connect
 from builder.folders import Folders
+from builder.plan import EPOCH
 from builder.records import BuildRecord, PlanRecord
+from builder.rootfs import bootstrap
 from builder.sources import Sources, load_sources
 from builder.talk import Talk
 from tests.integration.standins import MATRIX, WEIGHTS, make_wheels
@@ -35,6 +37,12 @@ def client() -> Iterator[DockerClient]:
     connection = connect()
     yield connection
     connection.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _base(root: Path) -> None:
+    """Make the Debian base once, from this machine's mirrors: tests name others, or none."""
+    bootstrap("bookworm", Folders(root).cache / "rootfs", machine_sources(root), EPOCH, Talk())
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +71,8 @@ def fixture_project(tmp_path: Path, root: Path, client: DockerClient) -> Iterato
     folders.matrix.write_text(MATRIX)
     shutil.copytree(root / "images", folders.images, ignore=shutil.ignore_patterns("__pycache__"))
     make_wheels(tmp_path / "wheels")
-    # The base is the one that the quickstart rows made: bootstrapping it again takes 20 s.
-    rootfs = root / ".cache" / "rootfs"
-    if rootfs.is_dir():
-        shutil.copytree(rootfs, folders.cache / "rootfs", copy_function=os.link)
+    rootfs = Folders(root).cache / "rootfs"
+    shutil.copytree(rootfs, folders.cache / "rootfs", copy_function=os.link)
     (row,) = compatible_rows(folders.root, None)
     weight = folders.weight(row.weights[0])
     weight.parent.mkdir(parents=True)

@@ -155,9 +155,8 @@ def own_project(root: Path, work: Path) -> Iterator[Project]:
     shutil.copy2(root / "build.py", folders.root)
     shutil.copytree(root / "images", folders.images, ignore=shutil.ignore_patterns("__pycache__"))
     make_wheels(work / "wheels")
-    rootfs = root / ".cache" / "rootfs"
-    if rootfs.is_dir():
-        shutil.copytree(rootfs, folders.cache / "rootfs", copy_function=os.link)
+    rootfs = Folders(root).cache / "rootfs"
+    shutil.copytree(rootfs, folders.cache / "rootfs", copy_function=os.link)
     (row,) = compatible_rows(folders.root, None)
     weight = folders.weight(row.weights[0])
     weight.parent.mkdir(parents=True)

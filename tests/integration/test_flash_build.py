@@ -177,9 +177,8 @@ def project(tmp_path: Path, root: Path, toolchain: Path, client: DockerClient) -
         file, content = wheel(name, version, files)
         (house / file).write_bytes(content)
     archive(house, SETUP)
-    rootfs = root / ".cache" / "rootfs"
-    if rootfs.is_dir():
-        shutil.copytree(rootfs, folders.cache / "rootfs", copy_function=os.link)
+    rootfs = Folders(root).cache / "rootfs"
+    shutil.copytree(rootfs, folders.cache / "rootfs", copy_function=os.link)
     (row,) = compatible_rows(folders.root, None)
     weight = folders.weight(row.weights[0])
     weight.parent.mkdir(parents=True)

@@ -121,9 +121,8 @@ def make_whole(root: Path, folder: Path, play: PlayServer, certificate: Certific
     folders.root.mkdir()
     folders.matrix.write_text(matrix_text())
     shutil.copytree(root / "images", folders.images, ignore=shutil.ignore_patterns("__pycache__"))
-    rootfs = root / ".cache" / "rootfs"
-    if rootfs.is_dir():
-        shutil.copytree(rootfs, folders.cache / "rootfs", copy_function=os.link)
+    rootfs = Folders(root).cache / "rootfs"
+    shutil.copytree(rootfs, folders.cache / "rootfs", copy_function=os.link)
 
     def named(part: str, path: str = "") -> str:
         return play.url_with(LOGINS[part]) + path

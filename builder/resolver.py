@@ -52,11 +52,16 @@ def resolve(wanted: Resolution, sources: Sources) -> str:
         (work / "constraints.txt").write_text(wanted.constraints)
         if wanted.preferences:
             (work / "out.txt").write_text(wanted.preferences)
-        (work / "pyproject.toml").write_text(_metadata(wanted.archives))
+        # The one configuration file that uv reads: no other, of the user or the system.
+        (work / "uv.toml").write_text(_metadata(wanted.archives))
         done = subprocess.run(
             _argv(wanted, sources),
             cwd=work,
-            env={**_inherited(os.environ), **sources.uv_environment()},
+            env={
+                **_inherited(os.environ),
+                **sources.uv_environment(),
+                "UV_CONFIG_FILE": str(work / "uv.toml"),
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -72,12 +77,11 @@ def _inherited(environment: Mapping[str, str]) -> dict[str, str]:
     What of it says where packages come from is in the sources. Cache and time-outs stay.
     """
     harmless = ("UV_CACHE_DIR", "UV_HTTP_TIMEOUT", "UV_CONCURRENT_")
-    kept = {
+    return {
         name: value
         for name, value in environment.items()
         if not name.startswith("UV_") or name.startswith(harmless)
     }
-    return {**kept, "UV_NO_CONFIG": "1"}
 
 
 def _argv(wanted: Resolution, sources: Sources) -> list[str]:
@@ -96,7 +100,7 @@ def _argv(wanted: Resolution, sources: Sources) -> list[str]:
 def _metadata(archives: Mapping[str, str]) -> str:
     """Tell uv what it would otherwise build an archive to find out."""
     entries = (
-        f"[[tool.uv.dependency-metadata]]\nname = {json.dumps(name)}\n"
+        f"[[dependency-metadata]]\nname = {json.dumps(name)}\n"
         f"version = {json.dumps(version)}\nrequires-dist = []\n"
         for name, version in archives.items()
     )

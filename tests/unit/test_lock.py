@@ -181,4 +181,4 @@ def test_the_machine_s_own_uv_settings_stay_out_of_a_lock() -> None:
     found = _inherited(
         {"UV_FIND_LINKS": "/w", "UV_RESOLUTION": "lowest", "UV_CACHE_DIR": "/c", "PATH": "/bin"}
     )
-    assert found == {"UV_CACHE_DIR": "/c", "PATH": "/bin", "UV_NO_CONFIG": "1"}
+    assert found == {"UV_CACHE_DIR": "/c", "PATH": "/bin"}
